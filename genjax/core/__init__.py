@@ -1,0 +1,1 @@
+"""Shared types, named keys, tree masks and registries. Imports jax only."""

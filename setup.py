@@ -1,0 +1,43 @@
+"""Packaging of genjax. The distribution is `genjax-image`: another project owns `genjax`."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="genjax-image",
+    version="0.1.0",
+    description="Image generators in JAX: trained, sampled and evaluated by one loop and one command",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["genjax", "genjax.*"]),
+    install_requires=[
+        "jax>=0.10.2",
+        "flax>=0.12",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12",
+        "ml-collections>=1.1",
+        "absl-py",
+        "clu>=0.0.12",
+        "grain>=0.2.18",
+        "array-record>=0.8",
+        "tensorflow-datasets>=4.9.10",
+        "safetensors",
+        "tensorboardX",
+        "scikit-learn",
+        "pillow",
+        "matplotlib",
+        "rich",
+        "fsspec",
+        "numpy>=2",
+        "scipy",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]"],
+        "cuda": ["jax[cuda12]"],
+        "plan": ["libtpu"],
+        "tfds": ["tensorflow"],
+        "gcs": ["gcsfs"],
+        "parity": ["torch", "diffusers", "transformers"],
+        "test": ["pytest", "ruff==0.14.*", "pyright"],
+    },
+    entry_points={"console_scripts": ["genjax = genjax.cli.main:main"]},
+)
