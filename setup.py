@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 setup(
     name="genjax-image",
     version="0.1.0",
-    description="Image generators in JAX: trained, sampled and evaluated by one loop and one command",
+    description="Image generators in JAX, trained, sampled and evaluated by one command",
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["genjax", "genjax.*"]),

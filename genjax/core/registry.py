@@ -17,7 +17,7 @@ from genjax.core.errors import UserError
 _MODULE_FIELDS = ("parent", "name")  # every Flax module has these; no config sets them
 
 
-def option(default, doc: str, **metadata):
+def option(default, doc: str, **metadata) -> Any:
     """Declares a dataclass field with its line of meaning."""
     metadata["doc"] = doc
     if isinstance(default, (dict, list)):
@@ -25,17 +25,17 @@ def option(default, doc: str, **metadata):
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def required(doc: str, **metadata):
+def required(doc: str, **metadata) -> Any:
     """Declares a dataclass field that a config must give."""
     return dataclasses.field(metadata=metadata | {"doc": doc})
 
 
-def choice(registry: "Registry", default: Mapping | None, doc: str):
+def choice(registry: "Registry", default: Mapping | None, doc: str) -> Any:
     """Declares a field that holds one choice of `registry` (None: optional)."""
     return option(default, doc, registry=registry)
 
 
-def choices(registry: "Registry", default: Mapping, doc: str):
+def choices(registry: "Registry", default: Mapping, doc: str) -> Any:
     """Declares a field that holds a dict of named choices of `registry`."""
     return option(default, doc, registry=registry, many=True)
 
@@ -159,9 +159,8 @@ def construct(cls: type, values: Mapping, path: str = "config") -> Any:
                 value = registry.build(value, where)
         elif dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
             value = construct(hint, value, where)  # pyright: ignore[reportArgumentType]
-        elif typing.get_origin(hint) is dict and len(args) == 2:
-            if dataclasses.is_dataclass(args[1]):
-                value = {k: construct(args[1], v, f"{where}.{k}") for k, v in value.items()}
+        elif typing.get_origin(hint) is dict and dataclasses.is_dataclass(args[-1]):
+            value = {k: construct(args[1], v, f"{where}.{k}") for k, v in value.items()}
         built[key] = value
     try:
         return cls(**built)

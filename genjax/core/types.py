@@ -6,13 +6,14 @@ Conventions: `t` grows with noise and t = 0 is data; images are [b, h, w, c]; ti
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, dataclass_transform
 
 import jax
 
 from genjax.core.arrays import Array, Tree
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def pytree(cls):
     """Class decorator: a frozen dataclass that JAX treats as a pytree of all its fields."""
     cls = dataclasses.dataclass(frozen=True)(cls)

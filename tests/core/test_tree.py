@@ -24,7 +24,9 @@ def test_sizes():
 
 
 def test_keys_depend_on_seed_purpose_and_counters_only():
-    draw = lambda *a: float(jax.random.normal(keys.key(*a)))
+    def draw(*a):
+        return float(jax.random.normal(keys.key(*a)))
+
     assert draw(0, "noise", 3) == draw(0, "noise", 3)
     assert (
         len({draw(0, "noise", 3), draw(1, "noise", 3), draw(0, "time", 3), draw(0, "noise")}) == 4

@@ -1,0 +1,114 @@
+"""What sampling costs beyond its network: a compiled sampler against as many forward passes.
+
+    python benchmarks/sampler_overhead.py [--steps 50] [--batch 4] [--repeats 7]
+
+The network is a DiT-S/4 on 32x32x4 latents in float32. Each solver runs as one compiled program;
+the baseline is one compiled forward pass of the same network, times the number of evaluations.
+Both are timed in turn, and the medians' ratio is printed: 1.00 is no overhead, the target < 1.03.
+"""
+
+import argparse
+import statistics
+import time
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+
+from genjax.core import keys as keys_lib
+from genjax.models.dit import VARIANTS, DiT
+from genjax.process.table import Table
+from genjax.solvers import GRIDS, GUIDANCES, SOLVERS, noise, sample
+
+TARGET = 1.03
+SOLVERS_TIMED = (
+    {"name": "ddim"},
+    {"name": "ddpm", "variance": "learned"},
+    {"name": "heun"},
+)
+
+
+def seconds(fn, *args) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(fn(*args))
+    return time.perf_counter() - start
+
+
+def compare(whole, single, calls: int, repeats: int) -> tuple[float, float, float]:
+    """Returns the median over repeats of sampler/(calls x forward), and both medians in seconds.
+
+    The forward pass is repeated for as long as the sampler runs, back to back, so that both see the
+    same clock speed and the same neighbours on the machine.
+    """
+    whole(), single()
+    ratios, wholes, singles = [], [], []
+    for _ in range(repeats):
+        before = sum(seconds(single) for _ in range(calls))
+        total = seconds(whole)
+        after = sum(seconds(single) for _ in range(calls))
+        ratios.append(2 * total / (before + after))
+        wholes.append(total)
+        singles.append((before + after) / 2)
+    return tuple(statistics.median(v) for v in (ratios, wholes, singles))  # pyright: ignore
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=7)
+    args = parser.parse_args()
+
+    model, process, b = DiT(**VARIANTS["S/4"]), Table(), args.batch
+    keys = keys_lib.per_sample(keys_lib.key(0, "benchmark"), jnp.arange(b))
+    cond = {"label": jnp.arange(b) % 1000}
+    null = {"label": jnp.full(b, 1000)}
+    x = noise(keys, (32, 32, 4))
+    params = jax.jit(model.init)(jax.random.key(0), x, jnp.zeros(b), cond)
+
+    def forward(params, x, t, cond):
+        return model.apply(params, x, jnp.broadcast_to(t, x.shape[:1]), cond)
+
+    def denoise(params, x, t, cond):
+        raw = forward(params, x, t - 1, cond)
+        x0 = (x - process.sigma(t) * raw[..., :4]) / process.alpha(t)
+        return SimpleNamespace(x0=x0, variance=raw[..., 4:], features={})
+
+    jitted = jax.jit(forward)
+    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, batch {b}, {args.steps} steps")
+    for guidance in ({"name": "none"}, {"name": "cfg", "weight": 4.0}):
+        guide = GUIDANCES.build(guidance)
+        copies = 1 if guidance["name"] == "none" else 2
+        wide = jnp.concatenate([x] * copies)
+        labels = {"label": jnp.concatenate([cond["label"], null["label"]][:copies])}
+        for fields in SOLVERS_TIMED:
+            solver = SOLVERS.build(fields).bind(process)
+            grid = GRIDS.build({"name": "trailing"}).times(process, args.steps)
+            rows = jax.tree.map(jnp.asarray, guide.rows(process, solver.rows(grid)))
+
+            @jax.jit
+            def whole(params, rows, x, keys, cond, null, solver=solver, guide=guide):
+                predict, memory = guide.wrap(
+                    lambda x, t, cond, inputs: denoise(params, x, t, cond), cond, null
+                )
+                return sample(solver, predict, rows, x, keys, memory)
+
+            ratio, total, once = compare(
+                lambda run=whole, rows=rows: jax.block_until_ready(
+                    run(params, rows, x, keys, cond, null)
+                ),
+                lambda wide=wide, labels=labels: jax.block_until_ready(
+                    jitted(params, wide, 500.0, labels)
+                ),
+                solver.nfe(args.steps),
+                args.repeats,
+            )
+            verdict = "ok" if ratio < TARGET else "over the target"
+            print(
+                f"{fields['name']:5s} guidance {guidance['name']:4s} {solver.nfe(args.steps):4d} NFE:"
+                f" sampler {total:7.3f} s, forwards {once:7.3f} s, ratio {ratio:.3f} ({verdict})"
+            )
+
+
+if __name__ == "__main__":
+    main()

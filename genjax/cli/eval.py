@@ -1,0 +1,297 @@
+"""Measure samples against a reference and the config's target.
+
+    genjax eval --workdir runs/quickstart --reference digits --metrics fid,label_agreement
+                --extractor classifier:runs/classifier --num 1000
+    genjax eval --samples samples.npz --reference image_folder:photos --metrics nearest,spread
+
+Every value is printed with its protocol, and beside it the same measurement of real held-out
+images and of noise.
+"""
+
+import argparse
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genjax.cli.progress import Progress
+from genjax.core.errors import UserError
+from genjax.core.registry import construct
+from genjax.evaluation import Reference, images, statistics
+
+HELP = "measure samples against a reference and the config's target"
+LABEL_RULES = ("balanced", "uniform", "data")
+_IN_MEMORY = 2**30  # bytes of pixels up to which a data set is read once
+
+# The other half of a data set with a split: real images that the reference has not seen.
+_HELDOUT = {
+    "digits": "digits:test",
+    "digits:train": "digits:test",
+    "digits:test": "digits:train",
+    "fashion_mnist": "fashion_mnist:test",
+    "fashion_mnist:train": "fashion_mnist:test",
+    "fashion_mnist:test": "fashion_mnist:train",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--workdir", help="draw samples of this workdir or converted model")
+    given.add_argument("--samples", help="read samples: FILE.npz (arr_0, labels), or a folder")
+    parser.add_argument(
+        "--reference",
+        required=True,
+        help="data set (digits, fashion_mnist:test, tfds:NAME, image_folder:PATH, ...), or a "
+        "FILE.npz of images (arr_0) or statistics (mu, sigma)",
+    )
+    parser.add_argument("--metrics", required=True, help="such as fid,label_agreement")
+    parser.add_argument("--extractor", help="feature network, such as classifier:WORKDIR")
+    parser.add_argument("--num", type=int, help="samples to draw (default 1000) or to read (all)")
+    parser.add_argument("--json", help="write the report to this file too")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all that is drawn (default 0)")
+    parser.add_argument(
+        "--labels",
+        choices=LABEL_RULES,
+        default="balanced",
+        help="how the samples' classes are chosen: every class equally often, uniformly at "
+        "random, or at random as often as in the reference (default balanced)",
+    )
+    parser.add_argument(
+        "--heldout",
+        help="other real images, measured as a scale (default: the data set's other split; "
+        "none: leave it out)",
+    )
+    parser.add_argument("--solver", help="solver in place of the config's")
+    parser.add_argument("--steps", type=int, help="solver steps in place of the config's")
+    parser.add_argument("--guidance", type=float, help="guidance weight (1: none)")
+    parser.add_argument("--ema", help="EMA by name, raw, or posthoc:WIDTH (default: the first EMA)")
+    parser.add_argument("--batch", type=int, default=256, help="images at a time, on all devices")
+    parser.add_argument(
+        "--cache", help="folder of reference statistics made before (none: keep none)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures, prints and writes the report; returns 0."""
+    from genjax.evaluation import METRICS, Settings, evaluate, lines, open_extractor, runner
+    from genjax.evaluation.images import noise
+
+    for flag, value in (("--num", args.num), ("--batch", args.batch)):
+        if value is not None and value < 1:
+            raise UserError(f"{flag}: must be at least 1, not {value}")
+    if args.json:
+        runner.check_writable(args.json)
+    names = [name.strip() for name in args.metrics.split(",") if name.strip()]
+    metrics = {name: METRICS.build({"name": name}, "--metrics") for name in names}
+    roles = {metric.extractor: metric.extractor or args.extractor for metric in metrics.values()}
+    extractors = {r: open_extractor(s, load_classifier) for r, s in roles.items() if s}
+    model, samples = None, None
+    if args.workdir:
+        from genjax.cli.model import load
+
+        model = load(args.workdir, ema=args.ema)
+        shape, config = tuple(model.task.image), model.config
+    else:
+        samples = _read(args)
+        shape, config = samples.shape, None
+    reference = open_reference(args.reference, shape, config)
+    heldout = args.heldout or _HELDOUT.get(args.reference, "none")
+    context = [] if heldout == "none" else [open_data(heldout, shape, config, "real ")]
+    note = ""
+    if model is not None:
+        samples, note = _draw(args, model, reference)
+    assert samples is not None
+    context.append(noise(shape, samples.size, args.seed))
+    with _Bars() as bars:
+        report = evaluate(
+            samples,
+            reference,
+            metrics,
+            extractors,
+            context=context,
+            settings=Settings(
+                seed=args.seed,
+                batch=args.batch,
+                cache=_cache(args.cache),
+                note=note,
+                target=_target(config),
+                advance=bars.advance,
+            ),
+        )
+    print("\n".join(lines(report)))
+    if args.json:
+        runner.write_json(args.json, report)
+        print(f"report -> {args.json}")
+    return 0
+
+
+def load_classifier(workdir: str) -> tuple[Any, Any]:
+    """Returns (task, parameters) of a workdir of configs/classifier, averaged where it averages."""
+    from genjax.checkpoint import Workdir
+    from genjax.cli.model import read_params
+    from genjax.cli.schema import build_run, expand_run
+    from genjax.cli.workdir import read_config
+
+    config = read_config(Workdir(workdir))
+    if config is None:
+        raise UserError(f"--extractor: {workdir}: no config.json there; give a trained classifier")
+    trained = build_run(expand_run(config))
+    if "model" not in {n for p in trained.task.players for n in p.trains}:
+        return trained.task, {}
+    params, _ = read_params(workdir, trained, next(iter(trained.ema), "raw"))
+    return trained.task, params["model"]
+
+
+def open_reference(spec: str, shape: tuple[int, ...], config: dict | None) -> Reference:
+    """Returns the reference: an .npz of images or statistics, else a data set or a folder."""
+    if spec.endswith(".npz"):
+        if "mu" in statistics.read_npz(spec):
+            return Reference(spec, None, statistics.load(spec))
+        return Reference(spec, images.open_samples(spec))
+    if os.path.isdir(spec):
+        spec = f"image_folder:{spec}"
+    return Reference(spec, open_data(spec, shape, config))
+
+
+def open_data(
+    spec: str, shape: tuple[int, ...], config: dict | None, prefix: str = ""
+) -> images.ImageSet:
+    """Returns a data set's images in 0..255 at `shape` (h, w, c), in its own order.
+
+    They pass the transforms of the config's stream of the same source (padding, crop), or else are
+    scaled to cover h x w and cropped. Small sets are held in memory, others read when needed.
+    """
+    from genjax.data import SOURCES, StreamSettings, parse_source
+    from genjax.data.loader import Loader
+
+    choice = parse_source(spec)
+    settings = StreamSettings(image_size=(shape[0], shape[1]), channels=shape[2])
+    for stream in (config or {}).get("data", {}).values():
+        if stream["source"]["name"] == choice["name"]:
+            kept = {k: stream[k] for k in ("image_size", "crop", "channels", "pad")}
+            settings = construct(StreamSettings, kept)
+    source = SOURCES.build(choice, "--reference").open()
+    loader = Loader(source, settings, "reference", 0)
+    count, levels = len(source), source.levels
+    made = [] if levels == 256 else [f"grey levels 0..{levels - 1} as round(v 255/{levels - 1})"]
+    raw = source[0]["image"].shape if "image" in source[0] else None
+    if raw is None:
+        raise UserError(f"{spec}: holds no images; name a data set of images")
+    first = images.to_uint8(loader((0, 0))["image"], levels)
+    if raw != first.shape:
+        made.append(f"{'x'.join(map(str, raw))} brought to {'x'.join(map(str, first.shape))}")
+    pool = ThreadPoolExecutor(16)
+
+    def records(indices) -> Iterator[dict]:
+        return pool.map(lambda i: loader((int(i), int(i))), indices)
+
+    def read(indices) -> np.ndarray:
+        return images.to_uint8(np.stack([r["image"] for r in records(indices)]), levels)
+
+    def labels() -> np.ndarray | None:
+        found = [r.get("label") for r in records(range(count))]
+        return None if found[0] is None else np.asarray(found, np.int64)
+
+    name = prefix + spec
+    if count * first.nbytes <= _IN_MEMORY:
+        return images.of_arrays(name, read(range(count)), labels(), "; ".join(made))
+    return images.ImageSet(name, count, first.shape, read, labels, "; ".join(made))
+
+
+def labels_by_rule(
+    rule: str, num: int, classes: int, reference: Reference, seed: int
+) -> np.ndarray | None:
+    """Returns int32 [num] labels by the rule; None for a model without classes.
+
+    balanced: i mod classes; uniform: at random; data: a random one of the reference's labels.
+    """
+    if not classes:
+        return None
+    if rule == "balanced":
+        return (np.arange(num) % classes).astype(np.int32)
+    rng = np.random.default_rng(seed)
+    if rule == "uniform":
+        return rng.integers(0, classes, num).astype(np.int32)
+    known = None if reference.images is None else reference.images.labels
+    if known is None:
+        raise UserError(
+            f"--labels data: {reference.name} has no labels; choose balanced or uniform"
+        )
+    return known[rng.integers(0, len(known), num)].astype(np.int32)
+
+
+def _read(args: argparse.Namespace) -> images.ImageSet:
+    for flag in ("solver", "steps", "guidance", "ema"):
+        if getattr(args, flag) is not None:
+            raise UserError(f"--{flag}: changes how samples are drawn; it goes with --workdir")
+    samples = images.open_samples(args.samples)
+    if args.num is None:
+        return samples
+    if args.num > samples.size:
+        raise UserError(f"--num: {args.num}, but {args.samples} holds {samples.size} images")
+    return samples.take(np.arange(args.num))
+
+
+def _draw(args: argparse.Namespace, model: Any, reference: Reference) -> tuple[Any, str]:
+    """Returns the samples of the model and the clauses that say how they were drawn."""
+    num = args.num or 1000
+    labels = labels_by_rule(args.labels, num, model.task.num_classes, reference, args.seed)
+    generator = model.generator(
+        num, steps=args.steps, guidance=args.guidance, solver=args.solver, batch=args.batch
+    )
+
+    def batches():
+        with Progress("samples", num) as progress:
+            for part in generator(
+                model.params, model.frozen, num=num, labels=labels, seed=args.seed
+            ):
+                yield part
+                progress.advance(len(part[0]))
+
+    sampler = generator.task.sampler
+    weight = getattr(sampler.guidance, "weight", None)
+    clauses = [
+        "no labels" if labels is None else f"labels {args.labels}",
+        f"{type(sampler.solver).__name__}",
+        f"NFE {generator.task.nfe}",
+        "no guidance" if weight is None else f"guidance {weight:g}",
+        f"weights {model.ema}",
+    ]
+    made = "" if model.step is None else f"step {model.step}"
+    return images.collect(args.workdir, batches(), made), "; ".join(clauses)
+
+
+def _target(config: dict | None) -> dict:
+    target = (config or {}).get("target") or {}
+    return target if target.get("value") is not None else {}
+
+
+def _cache(given: str | None) -> Path | None:
+    if given == "none":
+        return None
+    if given:
+        return Path(given)
+    root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return root / "genjax" / "statistics"
+
+
+class _Bars:
+    """One progress display after another, as the runner goes from set to set."""
+
+    def __enter__(self) -> "_Bars":
+        self._stack, self._what = ExitStack(), ""
+        return self
+
+    def advance(self, what: str, total: int, n: int) -> None:
+        if what != self._what:
+            self._stack.close()
+            self._what = what
+            self._bar = self._stack.enter_context(Progress(what, total))
+        self._bar.advance(n)
+
+    def __exit__(self, *exception) -> None:
+        self._stack.close()

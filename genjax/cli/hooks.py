@@ -1,0 +1,76 @@
+"""What `genjax train` does beside the steps: sample grids and the loss on held-out data."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from genjax.cli.streams import settings_of
+from genjax.core.errors import UserError
+from genjax.data import Source, open_stream
+from genjax.parallel import host_shard
+from genjax.tasks import Diffusion
+from genjax.tasks.generate import Generator, labels_for
+from genjax.training.hooks import Hook, heldout, samples
+
+
+def of(run: Any, mesh: Mesh, sources: Mapping[str, Source]) -> tuple[Hook, ...]:
+    """Returns the hooks that the config asks for."""
+    found = []
+    if run.samples.every_images and isinstance(run.task, Diffusion):
+        found.append(_samples(run, mesh, sources["main"].class_names))
+    if run.heldout.every_images:
+        found.append(_heldout(run, mesh))
+    return tuple(found)
+
+
+def _samples(run: Any, mesh: Mesh, class_names: tuple[str, ...]) -> Hook:
+    settings, task = run.samples, run.task
+    labels = labels_for(settings.num, None, task.num_classes)
+    parts = mesh.size
+    generator = Generator(task, batch=-(-settings.num // parts) * parts, mesh=mesh)
+
+    def draw(params, frozen) -> np.ndarray:
+        drawn = generator(
+            params["model"], frozen, num=settings.num, labels=labels, seed=settings.seed
+        )
+        return np.concatenate([images for images, _ in drawn])
+
+    captions = None
+    if labels is not None:
+        captions = [class_names[k] if k < len(class_names) else str(k) for k in labels]
+    return samples(settings, draw, captions)
+
+
+def _heldout(run: Any, mesh: Mesh) -> Hook:
+    settings = run.heldout
+    stream = dataclasses.replace(settings_of(run, "main"), batch=settings.batch, flip=False)
+    if not any(field.name == "split" for field in dataclasses.fields(stream.source)):
+        raise UserError(
+            "config.heldout: this source has no splits; set heldout.every_images to 0, or "
+            "prepare the data with a held-out part"
+        )
+    stream = dataclasses.replace(
+        stream, source=dataclasses.replace(stream.source, split=settings.split)
+    )
+    source = stream.source.open()
+
+    def batches() -> Iterator[dict[str, dict[str, np.ndarray]]]:
+        index, count = host_shard(mesh, run.rules)
+        opened = open_stream(
+            stream,
+            name="heldout",
+            seed=run.seed,
+            process_index=index,
+            process_count=count,
+            source=source,
+        )
+        try:
+            for rows in opened:
+                yield {"main": rows}
+        finally:
+            opened.close()
+
+    return heldout(run.task, settings, batches, run.seed)

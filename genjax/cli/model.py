@@ -1,0 +1,196 @@
+"""`genjax.load(PATH)`: a trained or converted model as an object with `sample` and `denoise`."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from genjax.checkpoint import Checkpoints, Workdir
+from genjax.cli.schema import build_run, expand_run
+from genjax.cli.workdir import read_config
+from genjax.core.arrays import Array, Tree
+from genjax.core.errors import UserError
+from genjax.core.registry import construct, expand
+from genjax.solvers import GUIDANCES, SOLVERS
+from genjax.tasks import Diffusion
+from genjax.tasks.generate import Generator, labels_for
+from genjax.training.ema import Power
+from genjax.training.posthoc import profile, reconstruct
+from genjax.weights import native
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A task with its parameters. `ema` says which weights these are ("raw": not averaged)."""
+
+    task: Any
+    params: Tree
+    frozen: dict[str, Tree]
+    ema: str
+    config: dict | None = None
+    step: int | None = None
+
+    def sample(
+        self,
+        num: int,
+        labels: Sequence[int] | None = None,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        solver: str | None = None,
+        seed: int = 0,
+        batch: int | None = None,
+    ) -> np.ndarray:
+        """Returns uint8 images [num, h, w, c]; image i depends on the seed and i, not on `batch`.
+
+        `labels` are repeated in turn (None: every class in turn); `steps`, `guidance` (1: none)
+        and `solver` replace those of the config. Raises `UserError` for labels out of range.
+        """
+        generator = self.generator(num, steps=steps, guidance=guidance, solver=solver, batch=batch)
+        classes = labels_for(num, labels, self.task.num_classes)
+        drawn = generator(self.params, self.frozen, num=num, labels=classes, seed=seed)
+        return np.concatenate([images for images, _ in drawn])
+
+    def generator(
+        self, num: int, *, steps=None, guidance=None, solver=None, batch=None, mesh=None
+    ) -> Generator:
+        """Returns the compiled-once generator behind `sample`."""
+        if num < 1:
+            raise UserError(f"the number of samples must be at least 1, not {num}")
+        task = with_sampler(self.task, steps=steps, guidance=guidance, solver=solver)
+        return Generator(task, batch=min(num, batch or 256), mesh=mesh)
+
+    def denoise(self, x: Array, t: Array | float, labels: Sequence[int] | None = None) -> Array:
+        """Returns D(x, t): the estimate of the data [b, ...] in float32, unguided.
+
+        `x` is in the space that the process noises, `t` a scalar or [b] in the process's time.
+        """
+        classes = labels_for(len(x), labels, self.task.num_classes)
+        cond = None if classes is None else {"label": jnp.asarray(classes)}
+        return self.task.denoiser(self.params, jnp.asarray(x), jnp.asarray(t), cond).x0
+
+    def generate(self, prompt: str) -> np.ndarray:
+        """Raises `UserError`: no text-conditioned model is loaded."""
+        raise UserError(f"this model is not conditioned on text, so it cannot draw {prompt!r}")
+
+
+def load(path: str, *, ema: str | None = None) -> Model:
+    """Returns the model of a workdir of `genjax train`, or of a folder of `genjax convert`.
+
+    `ema`: the average to use (None: the config's first, or raw where it has none; "raw").
+    Raises `UserError` where there is no model, or no such average.
+    """
+    if native.is_native(path):
+        module, variables, facts = native.read_native(path)
+        task = task_of_format(facts["format"], module, facts)
+        return Model(task, variables["params"], task.load_frozen(), "raw")
+    config = read_config(Workdir(path))
+    if config is None:
+        raise UserError(
+            f"{path}: no config.json there; give a workdir of `genjax train`, or a folder of "
+            "`genjax convert`"
+        )
+    run = build_run(expand_run(config))
+    if not isinstance(run.task, Diffusion):
+        raise UserError(f"{path}: holds a {config['task']['name']}; it draws no samples")
+    name = ema or next(iter(run.ema), "raw")
+    params, step = read_params(path, run, name)
+    return Model(run.task, params["model"], run.task.load_frozen(), name, config, step)
+
+
+def with_sampler(task: Diffusion, *, steps=None, guidance=None, solver=None) -> Diffusion:
+    """Returns the task with what the command line asks for instead of the config's sampler."""
+    changes: dict[str, Any] = {}
+    if steps is not None:
+        if steps < 1:
+            raise UserError(f"--steps: must be at least 1, not {steps}")
+        changes["steps"] = int(steps)
+    if solver is not None:
+        changes["solver"] = SOLVERS.build({"name": solver}, "--solver")
+    if guidance is not None:
+        changes["guidance"] = _guidance(task, float(guidance))
+    return task.with_sampler(**changes) if changes else task
+
+
+def _guidance(task: Diffusion, weight: float) -> Any:
+    """Returns the config's guidance with another weight, or plain guidance where it has none."""
+    given = task.sampler.guidance
+    if any(field.name == "weight" for field in dataclasses.fields(given)):
+        return dataclasses.replace(given, weight=weight)
+    return GUIDANCES.build({"name": "cfg", "weight": weight})
+
+
+def read_params(path: str, run: Any, ema: str) -> tuple[dict[str, Tree], int]:
+    """Returns {network: parameters} of a workdir's newest checkpoint, and its step.
+
+    `ema`: "raw", an EMA's name, or "posthoc:WIDTH", the power-function EMA of that relative width
+    put together from the snapshots in ema/ (EDM2, section 3).
+    """
+    checkpoints = Checkpoints(path)
+    if not ema.startswith("posthoc:"):
+        params, meta = checkpoints.restore_params(ema)
+        return params, meta["step"]
+    try:
+        width = float(ema.removeprefix("posthoc:"))
+    except ValueError as error:
+        raise UserError(f"--ema: {ema!r}; write posthoc:WIDTH, such as posthoc:0.1") from error
+    laws = {name: law for name, law in run.ema.items() if isinstance(law, Power)}
+    taken = checkpoints.snapshots()
+    if not laws or not taken:
+        raise UserError(
+            f"--ema: {path} has no snapshots of power-function EMAs; train with an EMA named "
+            '"power" and checkpoint.ema_every_images'
+        )
+    where = {
+        law.profile(images): (step, name)
+        for step, images in taken.items()
+        for name, law in laws.items()
+    }
+    trees = ((p, checkpoints.read_snapshot(*key)) for p, key in where.items())
+    newest = max(taken)
+    return reconstruct(trees, list(where), profile(width, taken[newest])), newest
+
+
+_DDPM = {
+    "process": {"name": "table", "betas": "linear", "n": 1000, "lo": 1e-4, "hi": 2e-2},
+    "precond": {"name": "eps"},
+    "objective": {"name": "hybrid"},
+    "times": {"name": "index"},
+    "sampler": {
+        "solver": {"name": "ddpm", "variance": "learned"},
+        "grid": {"name": "respaced"},
+        "guidance": {"name": "cfg", "weight": 4.0, "channels": 3},
+        "steps": 250,
+    },
+}
+_SIT = {
+    "process": {"name": "flow"},
+    "precond": {"name": "velocity", "reverse": True},
+    "objective": {"name": "flow"},
+    "times": {"name": "uniform"},
+    "sampler": {
+        "solver": {"name": "sit_sde", "w": "sigma"},
+        "grid": {"name": "uniform", "last": 0.04},
+        "guidance": {"name": "cfg", "weight": 4.0, "channels": 3},
+        "steps": 250,
+    },
+}
+# How the authors of public weights sample them (weight 4 is their scripts'; their FID uses 1.5).
+_TASKS = {"facebook-dit": _DDPM, "sit": _SIT}
+
+
+def task_of_format(name: str, module: Any, facts: Mapping[str, Any]) -> Diffusion:
+    """Returns the task that samples a network of public weights as its authors did.
+
+    `facts["shape"]`: height, width and channels of what the network sees. There is no codec, so
+    its samples are what the network draws: latents, for DiT's and SiT's public weights.
+    """
+    if name not in _TASKS or "shape" not in facts:
+        raise UserError(
+            f"this {name} network cannot be sampled by itself: name it by config.init in a config"
+        )
+    fields = expand(Diffusion, {**_TASKS[name], "image": tuple(facts["shape"])}, "task")
+    task = construct(Diffusion, {k: v for k, v in fields.items() if k != "model"}, "task")
+    return dataclasses.replace(task, model=module)

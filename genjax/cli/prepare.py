@@ -1,0 +1,33 @@
+"""Offline data stages, each run once before training (over one process or many).
+
+dataset: a source as a folder of ArrayRecord shards; latents: images as autoencoder moments.
+"""
+
+import argparse
+
+from genjax.cli import prepare_dataset, prepare_latents
+from genjax.core.errors import UserError
+
+HELP = "offline data stages: data sets and latents"
+TAKES_CONFIG = True  # `--config.a.b=VALUE` reaches the stages as `args.overrides`
+
+STAGES = {"dataset": prepare_dataset, "latents": prepare_latents}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="|".join(STAGES))
+    for name, module in STAGES.items():
+        stage = stages.add_parser(
+            name,
+            help=module.HELP,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(stage)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the stage; returns its exit code."""
+    if args.overrides and not getattr(args, "config", None):
+        raise UserError(f"--config.{args.overrides[0][0]}: give --config FILE.py with it")
+    return STAGES[args.stage].run(args)

@@ -1,0 +1,112 @@
+"""Draw samples from a workdir of `genjax train` or a folder of `genjax convert`.
+
+Image i depends on the checkpoint, the settings, the seed and i alone, not on batch or devices.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+from genjax.cli.progress import Progress
+from genjax.core.errors import UserError
+
+HELP = "draw samples from a trained or converted model"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workdir", required=True, help="workdir, or folder of a converted model")
+    parser.add_argument("--num", type=int, required=True, help="how many samples")
+    parser.add_argument("--out", required=True, help="FILE.npz (arr_0, labels) or folder of PNGs")
+    parser.add_argument("--labels", help="classes in turn, such as 0,1,2 (default: every class)")
+    parser.add_argument("--solver", help="solver in place of the config's")
+    parser.add_argument("--steps", type=int, help="solver steps in place of the config's")
+    parser.add_argument("--guidance", type=float, help="guidance weight (1: none)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
+    parser.add_argument("--ema", help="EMA by name, raw, or posthoc:WIDTH (default: the first EMA)")
+    parser.add_argument("--batch", type=int, default=256, help="samples at a time, on all devices")
+    parser.add_argument("--grid", help="also draw the first samples as one picture FILE.png")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draws and writes the samples; returns 0."""
+    from genjax.cli.model import load
+    from genjax.tasks.generate import labels_for
+
+    out = Path(args.out)
+    check_out(out)
+    model = load(args.workdir, ema=args.ema)
+    labels = labels_for(args.num, parse_labels(args.labels), model.task.num_classes)
+    generator = model.generator(
+        args.num, steps=args.steps, guidance=args.guidance, solver=args.solver, batch=args.batch
+    )
+    started, images = time.monotonic(), []
+    with Progress("samples", args.num) as progress:
+        for part, _ in generator(
+            model.params, model.frozen, num=args.num, labels=labels, seed=args.seed
+        ):
+            images.append(part)
+            progress.advance(len(part))
+    drawn = np.concatenate(images)
+    write_samples(out, drawn, labels)
+    seconds = time.monotonic() - started
+    print(
+        f"{len(drawn)} samples of the weights {model.ema!r} with {generator.task.nfe} evaluations "
+        f"each in {seconds:.1f} s -> {out}"
+    )
+    if args.grid:
+        from genjax.data.report import save_grid
+
+        columns = max(1, min(model.task.num_classes or 8, 32))
+        count = min(len(drawn), columns * 16)
+        save_grid(drawn[:count], args.grid, columns=columns)
+        print(f"grid -> {args.grid}")
+    return 0
+
+
+def parse_labels(text: str | None) -> list[int] | None:
+    """Returns the integers of "0,1,2" (None for None); raises `UserError` for anything else."""
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(
+            f"--labels: {text!r}; give numbers separated by commas, such as 0,1,2"
+        ) from (error)
+
+
+def check_out(out: Path) -> None:
+    """Raises `UserError` where samples could not be written, before hours are spent on them."""
+    if out.suffix not in (".npz", ""):
+        raise UserError(f"--out: {out}: give a FILE.npz or a folder for numbered PNGs")
+    folder = out.parent if out.suffix else out
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".genjax-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"--out: {folder} cannot be written ({error.strerror})") from error
+
+
+def write_samples(out: Path, images: np.ndarray, labels: np.ndarray | None) -> None:
+    """Writes uint8 images [n, h, w, c] (and labels [n]) to an npz or a folder, whole or not at all.
+
+    The npz holds `arr_0`, and the labels twice (`arr_1`, `labels`): what the field's tools read.
+    """
+    if out.suffix == ".npz":
+        arrays = {"arr_0": images}
+        if labels is not None:
+            arrays |= {"arr_1": labels, "labels": labels}
+        partial = out.with_name(f".{out.name}.partial.npz")
+        np.savez(partial, **arrays)  # pyright: ignore[reportArgumentType]
+        partial.replace(out)
+        return
+    from PIL import Image
+
+    for i, image in enumerate(images):
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(out / f"{i:06d}.png")
+    if labels is not None:
+        (out / "labels.txt").write_text("\n".join(str(int(label)) for label in labels) + "\n")

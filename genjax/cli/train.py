@@ -1,0 +1,116 @@
+"""Train a model from a config; a second call on the same workdir resumes.
+
+Every key of the config can be given as --config.a.b=VALUE; --help-config lists them.
+"""
+
+import argparse
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from genjax.core.errors import UserError
+
+HELP = "train a model from a config (a second call on the same workdir resumes)"
+TAKES_CONFIG = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", help="FILE.py or FILE.py:ARGUMENT")
+    parser.add_argument("--workdir", help="folder of the run (also gs://...)")
+    parser.add_argument("--help-config", action="store_true", help="list every key of a config")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains until the config's images have been seen; returns 0."""
+    from genjax.cli import schema
+    from genjax.cli.config import read_file, resolve
+
+    if args.help_config:
+        print("\n".join(schema.describe()))
+        return 0
+    for flag in ("config", "workdir"):
+        if not getattr(args, flag):
+            raise UserError(f"--{flag}: must be given (see genjax train --help)")
+    full = resolve(read_file(args.config), args.overrides, schema.expand_run)
+    train(schema.build_run(full), full, args.workdir)
+    return 0
+
+
+def train(run: Any, full: Mapping, path: str) -> Any:
+    """Returns the final state of `run`, trained in (or continued from) the workdir `path`.
+
+    `full`: the resolved config that `run` was built from. Raises `UserError` before anything is
+    written where data, mesh, weights or workdir do not fit.
+    """
+    from genjax.checkpoint import Checkpoints, Workdir
+    from genjax.cli import hooks, streams
+    from genjax.cli.workdir import write_config
+    from genjax.core import keys
+    from genjax.core.tree import size
+    from genjax.parallel import initialize
+    from genjax.training.loop import Loop
+    from genjax.training.loop import train as train_loop
+
+    initialize()
+    logging.basicConfig(format="%(message)s")
+    mesh, workdir = run.mesh.build(), Workdir(path)
+    begun = Checkpoints(workdir).latest() is not None
+    if begun:
+        _refuse_changes(workdir, full)
+    opened = streams.open_sources(run)
+    streams.check(run, opened)
+    start = None
+    if run.init and not begun:
+        from genjax.cli.warm_start import warm_start
+
+        start = warm_start(run)  # reads the weights now: a wrong file is found before any writing
+    lead = jax.process_index() == 0
+    if lead:
+        workdir.create()
+        if not begun:
+            streams.first_batch(run, opened, workdir)
+        params = jax.eval_shape(lambda: run.task.init(keys.key(0, "init")))["params"]
+        write_config(
+            workdir, full, params=size(params), mesh=mesh.shape, frozen=streams.frozen_record(run)
+        )
+    loop = Loop(
+        task=run.task,
+        workdir=workdir,
+        seed=run.seed,
+        batch={name: s.batch for name, s in run.data.items()},
+        open_streams=streams.opener(run, opened, mesh),
+        optimizers=run.optimizer,
+        emas=run.ema,
+        mesh=mesh,
+        rules=run.rules,
+        train=run.train,
+        checkpoint=run.checkpoint,
+        log=run.log,
+        hooks=hooks.of(run, mesh, opened),
+        config=full,
+        warm_start=start,
+    )
+    return train_loop(loop)
+
+
+def _refuse_changes(workdir: Any, full: Mapping) -> None:
+    """Raises `UserError` if the workdir holds another run; prints what may change and does."""
+    from genjax.cli.workdir import changes, read_config
+
+    old = read_config(workdir)
+    if old is None:
+        raise UserError(
+            f"{workdir.path}: has checkpoints but no config.json; restore that file, or give "
+            "another --workdir"
+        )
+    refused, allowed = changes(old, full)
+    if refused:
+        raise UserError(
+            f"{workdir.path}: this workdir holds another run: {'; '.join(refused)}. Give another "
+            "--workdir, or the config that it was begun with"
+        )
+    if jax.process_index() == 0:
+        for line in allowed:
+            print(f"changed since the run began: {line}")

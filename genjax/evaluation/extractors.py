@@ -1,0 +1,97 @@
+"""Feature networks as evaluation sees them: uint8 images in, named arrays out."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from genjax.core import tree
+from genjax.core.arrays import Array, Tree
+from genjax.core.errors import UserError
+
+
+class Extractor(Protocol):
+    """A frozen feature network with its input protocol.
+
+    `name` is short ("classifier"), `hash` the hexadecimal hash of weights and architecture, `dim`
+    the width d of the features, `protocol` how pixels reach the network (resize, value map).
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def hash(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def protocol(self) -> str: ...
+
+    def __call__(self, images: np.ndarray) -> dict[str, Array]:
+        """Returns {"features": [b, d], ...} ("logits" [b, K] where there are any), float32.
+
+        `images`: uint8 [b, h, w, c]; raises `UserError` for a shape that it was not made for.
+        """
+        ...
+
+
+class Classifier:
+    """A classifier trained by genjax; features are what its last, linear layer reads.
+
+    `predict(params, images, levels=256)` is the task's, on images [b, *shape].
+    """
+
+    name = "classifier"
+    protocol = "no resize; x8/127.5 - 1; float32"
+
+    def __init__(self, predict: Callable[..., dict], params: Tree, shape: tuple, about: str):
+        self.shape = tuple(shape)
+        self.hash = tree_hash(params, about)
+        self._params = params
+
+        def run(params, images):
+            with jax.default_matmul_precision("highest"):
+                return predict(params, images, levels=256)
+
+        self._run = jax.jit(run)
+        spec = jax.ShapeDtypeStruct((1, *self.shape), np.uint8)
+        self.dim = int(jax.eval_shape(run, params, spec)["features"].shape[1])
+
+    def __call__(self, images: np.ndarray) -> dict[str, Array]:
+        if images.shape[1:] != self.shape:
+            raise UserError(
+                f"--extractor: this classifier reads images {list(self.shape)}, not "
+                f"{list(images.shape[1:])}; train one on data of that size"
+            )
+        return self._run(self._params, images)
+
+
+def tree_hash(params: Tree, about: str = "") -> str:
+    """Returns the SHA-256 of all paths, shapes, dtypes and bytes, and of the text `about`."""
+    h = hashlib.sha256(about.encode())
+    for path, leaf in sorted(tree.flatten(params).items()):
+        a = np.ascontiguousarray(jax.device_get(leaf))
+        h.update(f"{path}|{a.dtype}|{a.shape}".encode())
+        h.update(a.tobytes())
+    return h.hexdigest()
+
+
+def describe_module(module: Any) -> str:
+    """Returns the class and the fields of a Flax module as text, for hashes."""
+    fields = [f.name for f in dataclasses.fields(module) if f.name not in ("parent", "name")]
+    return f"{type(module).__name__} " + str({n: getattr(module, n) for n in sorted(fields)})
+
+
+def spread_over_devices(images: np.ndarray, devices: list | None = None) -> Any:
+    """Returns the batch split over this process's devices along its first axis.
+
+    Jitted work that follows runs on all of them; a batch they do not divide stays on one.
+    """
+    devices = devices or jax.local_devices()
+    if len(devices) == 1 or len(images) % len(devices):
+        return images
+    mesh = Mesh(np.asarray(devices), ("data",))
+    return jax.device_put(images, NamedSharding(mesh, PartitionSpec("data")))

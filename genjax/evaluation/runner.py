@@ -1,0 +1,325 @@
+"""Measures a set of samples against a reference and says exactly how.
+
+The runner knows no metric and no feature network: it gathers what the metrics declare (features,
+statistics, images), calls them, and writes each value with its protocol, its extractor and hash,
+both N, the seed, the config's target and the same measurement of other sets (real held-out
+images, noise) as a scale.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genjax.core.errors import UserError
+from genjax.evaluation import statistics
+from genjax.evaluation.extractors import Extractor, spread_over_devices
+from genjax.evaluation.images import ImageSet
+from genjax.evaluation.metrics import Evidence, Metric, Value
+from genjax.evaluation.statistics import Accumulator, Statistics
+
+FROM_NETWORK = frozenset({"statistics", "features", "logits"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """The real data: images, or statistics that were made before (a file in the field's layout)."""
+
+    name: str
+    images: ImageSet | None = None
+    statistics: Statistics | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to measure. `batch`: images at a time through a feature network, on all devices.
+
+    `cache`: folder for reference statistics (None: none are kept). `note`: a clause for every
+    protocol string, such as the label rule. `target`: the config's target, {} if there is none.
+    `advance(what, total, n)` is told of progress.
+    """
+
+    seed: int = 0
+    batch: int = 256
+    cache: Path | None = None
+    note: str = ""
+    target: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    advance: Callable[[str, int, int], None] = lambda what, total, n: None
+
+
+def evaluate(
+    samples: ImageSet,
+    reference: Reference,
+    metrics: Mapping[str, Metric],
+    extractors: Mapping[str, Extractor],
+    *,
+    context: Sequence[ImageSet] = (),
+    settings: Settings | None = None,
+) -> dict[str, Any]:
+    """Returns the report: {"metrics": {name: entry}, "samples", "n", "reference", "seed", ...}.
+
+    `metrics`: name -> metric; `extractors`: what a metric's `extractor` says -> network. Every
+    entry holds value, name (honest title), protocol, extractor, extractor_hash, n, reference,
+    reference_n, seed, details, warnings, target, difference, and `context`: the values that the
+    sets of `context` get. Raises `UserError` for data that a metric cannot use.
+    """
+    settings = settings or Settings()
+    _check(samples, reference, metrics, extractors)
+    entries: dict[str, dict] = {}
+    for role in dict.fromkeys(m.extractor for m in metrics.values()):
+        group = {k: m for k, m in metrics.items() if m.extractor == role}
+        network = None if role is None else extractors[role]
+        wanted = frozenset().union(*(m.samples for m in group.values()))
+        known = frozenset().union(*(m.reference for m in group.values()))
+        real = _reference(reference, network, known, settings)
+        found = _gather(samples, network, wanted, settings)
+        others = [
+            _gather(_comparable(c, samples), network, _possible(c, wanted), settings)
+            for c in context
+        ]
+        for name, metric in group.items():
+            value = metric(found, real, network, settings.seed)
+            against = bool(metric.reference)
+            entry = _entry(name, value, samples, real, network, against, settings)
+            entry["context"] = {
+                other.name: _brief(metric(other, real, network, settings.seed), other)
+                for other, c in zip(others, context, strict=True)
+                if metric.samples <= _possible(c, metric.samples)
+            }
+            entries[name] = entry
+    return {
+        "metrics": {name: entries[name] for name in metrics},
+        "samples": samples.name,
+        "n": samples.size,
+        "reference": reference.name,
+        "seed": settings.seed,
+        "target": dict(settings.target) or None,
+        "warnings": [f"{k}: {w}" for k in metrics for w in entries[k]["warnings"]],
+    }
+
+
+def check_writable(path: str | Path) -> None:
+    """Raises `UserError` where the report could not be written, before hours are spent on it."""
+    path = Path(path)
+    probe = path.with_name(f".{path.name}.probe")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"--json: {path} cannot be written ({error.strerror})") from error
+
+
+def write_json(path: str | Path, report: Mapping[str, Any]) -> None:
+    """Writes the report whole or not at all; raises `UserError` where it cannot be written."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"--json: {path} cannot be written ({error.strerror})") from error
+
+
+def lines(report: Mapping[str, Any]) -> list[str]:
+    """Returns the report as text: a block a metric, warnings loud."""
+    out = [f"{report['n']} samples of {report['samples']} against {report['reference']}"]
+    for entry in report["metrics"].values():
+        out.append(f"{entry['name']} = {entry['value']:.6g}")
+        for name, other in entry["context"].items():
+            out.append(f"    {other['value']:.6g} for {name} (N = {other['n']})")
+        if entry["difference"] is not None:
+            out.append(f"    target {entry['target']:.6g}, difference {entry['difference']:+.6g}")
+        elif entry["target_note"]:
+            out.append(f"    {entry['target_note']}")
+        out.append(f"    protocol: {entry['protocol']}")
+        out += [f"    WARNING: {w}" for w in entry["warnings"]]
+    return out
+
+
+def _check(samples, reference, metrics, extractors) -> None:
+    if not metrics:
+        raise UserError("--metrics: name at least one metric")
+    for name, metric in metrics.items():
+        if metric.extractor is not None and metric.extractor not in extractors:
+            raise UserError(
+                f"--metrics: {name} needs a feature network; add --extractor classifier:WORKDIR"
+            )
+        if "labels" in metric.samples and samples.labels is None:
+            raise UserError(
+                f"{samples.name}: has no labels, which {name} needs; add them (arr_1 or labels in "
+                "an .npz, labels.txt in a folder)"
+            )
+        if reference.images is None and metric.reference - {"statistics"}:
+            raise UserError(
+                f"--reference: {name} needs the images themselves, {reference.name} holds "
+                "statistics; give a data set or a folder"
+            )
+    if reference.images is not None and reference.images.shape != samples.shape:
+        raise UserError(
+            f"{samples.name}: images {list(samples.shape)} cannot be compared with those of "
+            f"{reference.name}, {list(reference.images.shape)}; bring them to one size and channels"
+        )
+    wanted = frozenset().union(*(m.samples for m in metrics.values()))
+    if "statistics" in wanted and samples.size < 2:
+        raise UserError(f"{samples.name}: one image has no covariance; give more images")
+
+
+def _comparable(other: ImageSet, samples: ImageSet) -> ImageSet:
+    """Other sets show the same N as the samples, as far as they have it: the bias is that of N."""
+    if other.shape != samples.shape:
+        raise UserError(
+            f"{other.name}: images {list(other.shape)} are no scale for {list(samples.shape)}"
+        )
+    return other.take(np.arange(samples.size)) if other.size > samples.size else other
+
+
+def _possible(images: ImageSet, wanted: frozenset[str]) -> frozenset[str]:
+    return wanted if images.labels is not None else wanted - {"labels"}
+
+
+def _gather(
+    images: ImageSet, network: Extractor | None, wanted: frozenset[str], settings: Settings
+) -> Evidence:
+    """Returns what the metrics want to know of a set, features in one pass over its images."""
+    if network is None or not wanted & FROM_NETWORK:
+        return Evidence(images.name, images.size, images)
+    moments = Accumulator() if "statistics" in wanted else None
+    kept: dict[str, list[np.ndarray]] = {k: [] for k in ("features", "logits") if k in wanted}
+    for _, block in images.blocks(settings.batch):
+        mask = np.arange(settings.batch) < len(block)
+        full = np.pad(block, ((0, settings.batch - len(block)), *[(0, 0)] * 3), mode="edge")
+        out = network(spread_over_devices(full))
+        if moments is not None:
+            moments.add(out["features"], mask)
+        for key, parts in kept.items():
+            if key not in out:
+                raise UserError(f"--extractor: {network.name} has no {key}; use another network")
+            part = np.asarray(out[key], np.float32)[mask]
+            if not np.isfinite(part).all():
+                raise UserError(f"{images.name}: the {key} of {network.name} are not finite")
+            parts.append(part)
+        settings.advance(f"features of {images.name}", images.size, len(block))
+    return Evidence(
+        images.name,
+        images.size,
+        images,
+        None if moments is None else moments.result(_made(images.name, network)),
+        **{key: np.concatenate(parts) for key, parts in kept.items()},
+    )
+
+
+def _reference(
+    reference: Reference, network: Extractor | None, wanted: frozenset[str], settings: Settings
+) -> Evidence:
+    """Returns the reference's evidence; statistics from its file or the cache where possible."""
+    images, given = reference.images, reference.statistics
+    if images is None:
+        if network is not None and given is not None:
+            _same_protocol(reference.name, given, network)
+        return Evidence(reference.name, None if given is None else given.n, None, given)
+    if network is None or wanted & FROM_NETWORK != {"statistics"} or settings.cache is None:
+        return _gather(images, network, wanted, settings)
+    file = statistics.cache_file(
+        settings.cache, images.fingerprint, network.name, network.hash, network.protocol
+    )
+    if file.is_file():
+        return Evidence(images.name, images.size, images, statistics.load(file))
+    evidence = _gather(images, network, wanted, settings)
+    if evidence.statistics is not None:
+        statistics.save(file, evidence.statistics)
+    return evidence
+
+
+def _made(name: str, network: Extractor) -> dict[str, str]:
+    """What a statistics file says of how it was made."""
+    return {
+        "data": name,
+        "extractor": network.name,
+        "extractor_hash": network.hash,
+        "input": network.protocol,
+    }
+
+
+def _same_protocol(name: str, given: Statistics, network: Extractor) -> None:
+    """Refuses statistics of another network or input protocol; silent files are let through."""
+    for key, ours in (("extractor_hash", network.hash), ("input", network.protocol)):
+        theirs = given.protocol.get(key, ours)
+        if theirs != ours:
+            raise UserError(
+                f"{name}: was made with {key} {theirs[:40]!r}, this evaluation uses {ours[:40]!r}; "
+                "distances between the two mean nothing"
+            )
+
+
+def _entry(
+    name: str,
+    value: Value,
+    samples: ImageSet,
+    real: Evidence,
+    network: Extractor | None,
+    against: bool,
+    settings: Settings,
+) -> dict[str, Any]:
+    """`against` says whether the metric looks at the reference at all."""
+    clauses = [value.protocol, samples.made, settings.note, f"N = {samples.size}"]
+    warnings = list(value.warnings)
+    if against:
+        clauses.append(f"reference {real.name} (N = {real.n or 'unknown'})")
+        if real.images is not None:
+            clauses.append(real.images.made)
+        elif real.statistics is not None and not real.statistics.protocol:
+            warnings.append(f"{real.name} does not say with which network and protocol it was made")
+    clauses.append(f"seed {settings.seed}")
+    protocol = "; ".join(dict.fromkeys(c for c in clauses if c))
+    target, difference, note = compare(settings.target, name, value, protocol)
+    return {
+        "value": value.value,
+        "name": value.title,
+        "protocol": protocol,
+        "extractor": None if network is None else network.name,
+        "extractor_hash": None if network is None else network.hash,
+        "n": samples.size,
+        "reference": real.name,
+        "reference_n": real.n,
+        "seed": settings.seed,
+        "details": value.details,
+        "warnings": warnings,
+        "target": target,
+        "difference": difference,
+        "target_note": note,
+    }
+
+
+def compare(
+    target: Mapping[str, Any], name: str, value: Value, protocol: str
+) -> tuple[float | None, float | None, str]:
+    """Returns (target, measured - target, note).
+
+    Where the target is of another metric, or a clause of its protocol is not in ours, there is no
+    difference but a note: numbers of different protocols are never compared silently. A target
+    names a metric by its title, with the extractor's hash or without ("frechet[classifier]").
+    "fid" is FID by the Inception network and is not claimed by other features.
+    """
+    aim = target.get("value")
+    if aim is None:
+        return None, None, ""
+    metric = str(target.get("metric", ""))
+    titles = {value.title, re.sub(r"-[0-9a-f]{8}\]", "]", value.title)}
+    if metric not in titles and not (metric == name and value.title.startswith(name)):
+        return aim, None, f"the target {aim:.6g} is of {metric!r}: not comparable"
+    ours = {clause.strip() for clause in protocol.split(";")}
+    wanted = [c.strip() for c in str(target.get("protocol", "")).split(";") if c.strip()]
+    missing = [c for c in wanted if c not in ours]
+    if missing:
+        return aim, None, f"the target {aim:.6g} was measured otherwise ({missing[0]!r})"
+    return aim, value.value - aim, ""
+
+
+def _brief(value: Value, of: Evidence) -> dict[str, Any]:
+    return {"value": value.value, "n": of.n, "warnings": list(value.warnings)}

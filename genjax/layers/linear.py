@@ -1,0 +1,68 @@
+"""The linear map that all networks share, and its initialisers."""
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from genjax.core.arrays import Array
+
+Initializer = Callable[..., Array]
+zeros: Initializer = nn.initializers.zeros_init()
+ones: Initializer = nn.initializers.ones_init()
+
+
+def normal(std: float) -> Initializer:
+    """Returns the initialiser N(0, std^2)."""
+    return nn.initializers.normal(std)
+
+
+def xavier(fan_in: int, fan_out: int) -> Initializer:
+    """Returns the initialiser U(-a, a), a = sqrt(6 / (fan_in + fan_out)).
+
+    The fans are given, not read off the kernel's shape: a kernel [d, 3, heads, head dim] is one
+    d x 3d matrix here, for which Flax's own initialisers would see other fans.
+    """
+    bound = math.sqrt(6.0 / (fan_in + fan_out))
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, -bound, bound
+    )
+
+
+class Linear(nn.Module):
+    """y = x W + b over the last `inputs` axes of x: [..., *in] -> [..., *features].
+
+    The kernel is stored as [*in, *features] in float32 with the logical axis names `names` and
+    multiplied in `dtype`; `init` None is Xavier-uniform of the flattened matrix. Biases start at 0.
+    """
+
+    features: tuple[int, ...]
+    names: tuple[str | None, ...]
+    inputs: int = 1
+    init: Initializer | None = None
+    use_bias: bool = True
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        contracted = x.shape[x.ndim - self.inputs :]
+        init = self.init or xavier(math.prod(contracted), math.prod(self.features))
+        kernel = self.param(
+            "kernel",
+            nn.with_logical_partitioning(init, self.names),
+            (*contracted, *self.features),
+            jnp.float32,
+        )
+        axes = tuple(range(x.ndim - self.inputs, x.ndim)), tuple(range(self.inputs))
+        y = jax.lax.dot_general(x.astype(self.dtype), kernel.astype(self.dtype), (axes, ((), ())))
+        if self.use_bias:
+            bias = self.param(
+                "bias",
+                nn.with_logical_partitioning(zeros, self.names[self.inputs :]),
+                self.features,
+                jnp.float32,
+            )
+            y = y + bias.astype(self.dtype)
+        return y

@@ -1,0 +1,145 @@
+"""What every solver is: rows of coefficients made on the host, and a step for `lax.scan`.
+
+Most samplers of the literature are one affine update with one network evaluation,
+x' = a x + c D + s z, and differ in the rows a, c, s alone: those classes define `coefficients`
+and inherit the rest. Any object with the methods of `Solver` will do.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Self, cast
+
+import numpy as np
+
+from genjax.core import keys as keys_lib
+from genjax.core.arrays import Array, Tree, bcast, namespace
+from genjax.core.errors import UserError
+from genjax.core.types import Prediction, pytree
+from genjax.process.gaussian import Process
+
+Row = Mapping[str, Any]
+# (x [b, ...], row, memory) -> (what is known of the data, memory). It reads row["t"], a scalar or
+# [b], and where they exist row["w"] (guidance weight) and row["inputs"] (a dict for the network).
+Predict = Callable[[Array, Row, Tree], tuple[Prediction, Tree]]
+
+
+@pytree
+class State:
+    """The scan's carry: the sample `x`, guidance's `memory`, a multistep solver's `history`."""
+
+    x: Array
+    memory: Tree = ()
+    history: Tree = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Solver:
+    """Base of all solvers. Options come from the config; the process is given by `bind`.
+
+    To write one: `coefficients` for an affine solver, else `step` (and `init`, if it remembers).
+    """
+
+    process: Process = dataclasses.field(init=False, repr=False, default=cast(Process, None))
+
+    def bind(self, process: Process) -> Self:
+        """Returns this solver for `process`."""
+        bound = copy.copy(self)
+        object.__setattr__(bound, "process", process)
+        return bound
+
+    def coefficients(self, t, t_next) -> dict[str, Any]:
+        """Returns the coefficients of steps t -> t_next, shaped like t (NumPy or JAX)."""
+        raise NotImplementedError
+
+    def row(self, t, t_next) -> dict[str, Any]:
+        """Returns the times and coefficients of steps t -> t_next, shaped like t.
+
+        With NumPy float64 [n] this makes the rows of a grid. With traced times [b] it makes, inside
+        a step, the row of images that have times of their own: `{**row, **solver.row(t, t_next)}`.
+        """
+        return {"t": t, "t_next": t_next, **self.coefficients(t, t_next)}
+
+    def rows(self, grid: np.ndarray) -> dict[str, Any]:
+        """Returns one row per step of `grid` [n + 1], from noise to data: float64 leaves [n].
+
+        Raises `UserError` where a coefficient is infinite: the solver cannot start (or end) there.
+        """
+        grid = np.asarray(grid, np.float64)
+        if grid.ndim != 1 or grid.size < 2:
+            raise UserError(f"sampler.grid: expected at least two times, got {grid.tolist()}")
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            rows = self.finish(self.row(grid[:-1], grid[1:]))
+        for name, value in rows.items():
+            if not np.all(np.isfinite(value)):
+                i = int(np.argmin(np.isfinite(value)))
+                raise UserError(
+                    f"sampler.solver: {type(self).__name__} has no finite coefficient {name!r} for"
+                    f" the step from t = {grid[i]:g} to {grid[i + 1]:g}; start or end the grid"
+                    " elsewhere, or choose another solver"
+                )
+        return rows
+
+    def finish(self, rows: dict[str, Any]) -> dict[str, Any]:
+        """Returns the rows with what is special about the first or the last step of a grid."""
+        return rows
+
+    def init(self, x: Array, memory: Tree) -> Any:
+        """Returns the state before the first step; `x` is the noise, `memory` guidance's."""
+        return State(x, memory)
+
+    def step(self, predict: Predict, state: Any, row: Row, keys: Array) -> Any:
+        """Returns the state after the step of `row`; `keys` [b] belong to image and step."""
+        out, memory = predict(state.x, row, state.memory)
+        x = affine(row, state.x, out.x0)
+        if "s" in row:
+            x = x + bcast(row["s"], x) * standard_normal(keys, x)
+        return dataclasses.replace(state, x=x, memory=memory)
+
+    def output(self, state: Any) -> Array:
+        """Returns the sample of a final state."""
+        return state.x
+
+    def nfe(self, n: int) -> int:
+        """Returns how often n steps call `predict`."""
+        return n
+
+
+def affine(row: Row, x: Array, x0: Array) -> Array:
+    """Returns a x + c x0 with the row's coefficients (scalars or [b])."""
+    return bcast(row["a"], x) * x + bcast(row["c"], x) * x0
+
+
+def standard_normal(keys: Array, x: Array) -> Array:
+    """Returns noise shaped like `x` [b, ...] whose image i depends on `keys[i]` alone."""
+    return keys_lib.normal(keys, x.shape[1:], x.dtype)
+
+
+def at(row: Row, suffix: str) -> dict[str, Any]:
+    """Returns the row as `predict` must see it at another time of the same step.
+
+    `at(row, "_next")` evaluates at row["t_next"] with the guidance weight of that time,
+    `at(row, "_2")` at the second stage's. Network inputs are the step's.
+    """
+    moved = {k: row[k + suffix] for k in ("t", "w") if k + suffix in row}
+    return {**row, **moved}
+
+
+def slope(process: Process, t) -> tuple[Any, Any]:
+    """Returns (p, q) with velocity dx/dt = p x + q D of the probability-flow ODE at `t`.
+
+    The velocity is alpha' D + sigma' (x - alpha D)/sigma: p = sigma'/sigma, q = alpha' - p alpha.
+    """
+    p = process.dsigma(t) / process.sigma(t)
+    return p, process.dalpha(t) - p * process.alpha(t)
+
+
+def lam_ratio(process: Process, t, t_next):
+    """Returns lam(t_next)/lam(t) for lam = sigma/alpha, finite where alpha(t) = 0."""
+    top = process.sigma(t_next) * process.alpha(t)
+    return top / (process.alpha(t_next) * process.sigma(t))
+
+
+def clip_positive(value):
+    """Returns max(value, 0): differences that rounding may bring below zero."""
+    return namespace(value).maximum(value, 0.0)

@@ -1,0 +1,195 @@
+"""The task of every diffusion and flow model: network, process, objective and sampler, assembled.
+
+DiT, SiT and (later) the U-Net papers are choices of the fields below; nothing numerical is here.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cached_property, partial
+from typing import Any
+
+import jax.numpy as jnp
+
+from genjax.core.arrays import Array, Tree
+from genjax.core.registry import choice, option
+from genjax.core.types import ArraySpec, Aux, Player, Progress, View
+from genjax.models import MODELS
+from genjax.objectives import OBJECTIVES, Parts
+from genjax.process import COUPLINGS, PRECONDS, PROCESSES, TIMES, Denoiser
+from genjax.solvers import GRIDS, GUIDANCES, SOLVERS, Solver, noise, sample
+from genjax.tasks.codec import CODECS
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerSettings:
+    """How samples are drawn unless the command line says otherwise."""
+
+    solver: Any = choice(SOLVERS, {"name": "euler"}, "the solver")
+    grid: Any = choice(GRIDS, {"name": "uniform"}, "where the solver's steps lie")
+    guidance: Any = choice(
+        GUIDANCES, {"name": "none"}, "how conditional and null predictions combine"
+    )
+    steps: int = option(50, "solver steps")
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise ValueError("steps must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Diffusion:
+    """A network trained to denoise (any process, parametrisation and objective), and its sampler.
+
+    `data_range` is the range of the pixels that the process noises, `levels` the number of grey
+    levels of the stored pixels. With `latents` the stream holds a codec's moments instead of
+    images. The number of classes is the network's `num_classes`; its null label is that number.
+    """
+
+    model: Any = choice(MODELS, {"name": "dit", "variant": "S/2"}, "the network")
+    process: Any = choice(PROCESSES, {"name": "flow"}, "the noise process")
+    precond: Any = choice(PRECONDS, {"name": "velocity"}, "what the network predicts")
+    objective: Any = choice(OBJECTIVES, {"name": "flow"}, "the loss")
+    times: Any = choice(TIMES, {"name": "uniform"}, "the law of the training times")
+    coupling: Any = choice(COUPLINGS, {"name": "independent"}, "how noise and data are paired")
+    codec: Any = choice(CODECS, {"name": "identity"}, "what stands between pixels and the network")
+    sampler: SamplerSettings = option(SamplerSettings(), "how samples are drawn")
+    image: tuple[int, int, int] = option((32, 32, 3), "height, width and channels of the pixels")
+    data_range: tuple[float, float] = option(
+        (-1.0, 1.0), "range of the pixels as the model sees it"
+    )
+    levels: int = option(256, "grey levels of the stored pixels (digits: 17)")
+    latents: bool = option(False, "train on moments made by `genjax prepare latents`")
+    condition_dropout: float = option(0.1, "probability of training a sample without condition")
+
+    def __post_init__(self):
+        if not 0 <= self.condition_dropout < 1:
+            raise ValueError("condition_dropout must lie in [0, 1)")
+        if not self.data_range[0] < self.data_range[1]:
+            raise ValueError("data_range must be (low, high) with low < high")
+
+    @property
+    def num_classes(self) -> int:
+        return self.model.num_classes
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what the process noises: the image's, or the codec's latent's."""
+        return self.codec.latent_shape(self.image)
+
+    # --- what training asks for -------------------------------------------------------------
+
+    @property
+    def streams(self) -> dict[str, dict[str, ArraySpec]]:
+        if self.latents:
+            h, w, c = self.shape
+            data = {"moments": ArraySpec((h, w, 2 * c), "float32", ("height", "width", "channels"))}
+        else:
+            data = {"image": ArraySpec(self.image, "uint8", ("height", "width", "channels"))}
+        if self.num_classes:
+            data["label"] = ArraySpec((), "int32")
+        return {"main": data}
+
+    @cached_property
+    def denoiser(self) -> Denoiser:
+        return Denoiser(self.process, self.precond, self._apply)
+
+    @cached_property
+    def parts(self) -> Parts:
+        return Parts(
+            denoiser=self.denoiser,
+            times=self.times,
+            coupling=self.coupling,
+            prepare=self._prepare,
+            null=self.null,
+            drop=self.condition_dropout if self.num_classes else 0.0,
+        )
+
+    @cached_property
+    def players(self) -> tuple[Player, ...]:
+        return (Player("model", ("model",), partial(self.objective, self.parts)),)
+
+    def init(self, key: Array) -> dict[str, dict[str, Tree]]:
+        x = jnp.zeros((1, *self.shape), jnp.float32)
+        cond = {"label": jnp.zeros((1,), jnp.int32)} if self.num_classes else None
+        variables = self.model.init(key, x, jnp.zeros((1,), jnp.float32), cond)
+        return {"params": {"model": variables["params"]}, "mutable": {}}
+
+    def load_frozen(self) -> dict[str, Tree]:
+        return self.codec.load()
+
+    def heldout(self, params: dict[str, Tree], view: View, batch: Mapping, key: Array) -> Aux:
+        still = Progress(0, 0, 1)
+        return self.objective(self.parts, params, view, batch, key, still, train=False)[1]
+
+    def forward_flops(self) -> float:
+        return self.model.forward_flops(self.shape)
+
+    def null(self, cond: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns the condition that stands for none: every label becomes `num_classes`."""
+        return {"label": jnp.full_like(cond["label"], self.num_classes)}
+
+    def _apply(self, params, x, time, cond, *, train=False, key=None, inputs=None, features=()):
+        rngs = None if key is None else {"dropout": key}
+        return self.model.apply(
+            {"params": params},
+            x,
+            time,
+            cond,
+            train=train,
+            inputs=inputs,
+            features=features,
+            rngs=rngs,
+        )
+
+    def _prepare(self, stream: Mapping, view: View, key: Array) -> tuple[Array, dict | None]:
+        """Returns x0 (float32, what the process noises) and the condition of one stream."""
+        cond = {"label": stream["label"]} if self.num_classes else None
+        if self.latents:
+            return self.codec.from_moments(stream["moments"], key), cond
+        return self.codec.encode(view.frozen, self.from_pixels(stream["image"]), key), cond
+
+    # --- what sampling asks for -------------------------------------------------------------
+
+    def from_pixels(self, image: Array) -> Array:
+        """Returns stored grey values 0 .. levels-1 as float32 in `data_range`."""
+        low, high = self.data_range
+        return image.astype(jnp.float32) * ((high - low) / (self.levels - 1)) + low
+
+    def to_uint8(self, x: Array) -> Array:
+        """Returns `data_range` as 0 .. 255, rounded half up ([-1, 1]: floor(127.5 x + 128))."""
+        low, high = self.data_range
+        scaled = (x.astype(jnp.float32) - low) * (255.0 / (high - low))
+        return jnp.clip(jnp.floor(scaled + 0.5), 0, 255).astype(jnp.uint8)
+
+    def with_sampler(self, **changes) -> "Diffusion":
+        """Returns the task with another solver, grid, guidance or number of steps."""
+        return dataclasses.replace(self, sampler=dataclasses.replace(self.sampler, **changes))
+
+    @cached_property
+    def solver(self) -> Solver:
+        return self.sampler.solver.bind(self.process)
+
+    def rows(self) -> dict[str, Any]:
+        """Returns the solver's coefficient rows (host, float64) with the guidance weights."""
+        rows = self.solver.rows(self.sampler.grid.times(self.process, self.sampler.steps))
+        return self.sampler.guidance.rows(self.process, rows)
+
+    @property
+    def nfe(self) -> int:
+        """Denoiser evaluations of one sample (a guided evaluation counts once)."""
+        return self.solver.nfe(self.sampler.steps)
+
+    def draw(self, params: Tree, frozen: dict, rows: dict, sample_keys: Array, cond) -> Array:
+        """Returns images [b, h, w, c] in `data_range`; sample i depends on `sample_keys[i]` alone.
+
+        `rows` are an argument, so that another grid of the same length does not recompile.
+        """
+
+        def denoise(x, t, cond, inputs=None):
+            return self.denoiser(params, x, t, cond, inputs=inputs)
+
+        null = None if cond is None else self.null(cond)
+        predict, memory = self.sampler.guidance.wrap(denoise, cond, null)
+        x = noise(sample_keys, self.shape, self.process.prior_std)
+        z = sample(self.solver, predict, rows, x, sample_keys, memory)
+        return self.codec.decode(frozen, z)

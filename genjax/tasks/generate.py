@@ -1,0 +1,92 @@
+"""Samples by global index: the same image i whatever the batch, the devices and the processes."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from genjax.core import keys
+from genjax.core.arrays import Tree
+from genjax.core.errors import UserError
+from genjax.parallel import to_global
+
+
+def labels_for(num: int, labels: Sequence[int] | None, num_classes: int) -> np.ndarray | None:
+    """Returns [num] int32 labels: those given, repeated in turn, or every class in turn.
+
+    None for a model without classes. Raises `UserError` for a label that the model has not.
+    """
+    if not num_classes:
+        if labels is not None and len(labels):
+            raise UserError("labels: this model was trained without classes; leave them out")
+        return None
+    given = np.arange(num_classes) if labels is None else np.asarray(labels, np.int64)
+    if not len(given):
+        raise UserError("labels: the list is empty; give numbers such as 0,1,2")
+    wrong = given[(given < 0) | (given > num_classes)]
+    if len(wrong):
+        raise UserError(
+            f"labels: {int(wrong[0])} is out of range; this model knows 0 to {num_classes - 1} "
+            f"({num_classes} stands for no label)"
+        )
+    return np.resize(given, num).astype(np.int32)
+
+
+class Generator:
+    """Draws samples of a task in batches of one compiled shape.
+
+    `mesh`: the batch is split over its data axes; None: one device. Every process of a
+    multi-process run gets all images.
+    """
+
+    def __init__(self, task: Any, *, batch: int, mesh: jax.sharding.Mesh | None = None):
+        self.task, self.batch, self.mesh = task, batch, mesh
+        self.rows = jax.tree.map(lambda a: np.asarray(a, _float32(a)), task.rows())
+        self._draw = jax.jit(self._images)
+
+    def _images(self, params, frozen, rows, seed, indices, labels):
+        sample_keys = keys.per_sample(jax.random.wrap_key_data(seed), indices)
+        cond = None if labels is None else {"label": labels}
+        return self.task.to_uint8(self.task.draw(params, frozen, rows, sample_keys, cond))
+
+    def __call__(
+        self,
+        params: Tree,
+        frozen: dict[str, Tree],
+        *,
+        num: int,
+        labels: np.ndarray | None,
+        seed: int,
+        first: int = 0,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Yields (uint8 images [b, h, w, c], labels [b] or None) of samples first .. num-1."""
+        seed_data = np.asarray(jax.random.key_data(keys.key(seed, "sample")))
+        for start in range(first, num, self.batch):
+            stop = min(start + self.batch, num)
+            index = np.minimum(np.arange(start, start + self.batch), num - 1).astype(np.uint32)
+            batch = {"index": index}
+            if labels is not None:
+                batch["label"] = labels[index]
+            arrays = self._place(batch)
+            images = self._draw(
+                params, frozen, self.rows, seed_data, arrays["index"], arrays.get("label")
+            )
+            if self.mesh is not None and jax.process_count() > 1:
+                images = multihost_utils.process_allgather(images, tiled=True)
+            keep = stop - start
+            yield np.asarray(images)[:keep], None if labels is None else labels[start:stop]
+
+    def _place(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        if self.mesh is None:
+            return {k: jnp.asarray(v) for k, v in batch.items()}
+        rows = self.batch // jax.process_count()
+        mine = slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)
+        return to_global({k: v[mine] for k, v in batch.items()}, self.mesh)
+
+
+def _float32(a) -> Any:
+    """Rows are computed in float64 on the host and cast once; integers and flags stay."""
+    return np.float32 if np.issubdtype(np.asarray(a).dtype, np.floating) else np.asarray(a).dtype

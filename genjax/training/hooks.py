@@ -1,0 +1,156 @@
+"""What happens beside the steps, every so many images: functions of a `Moment`."""
+
+import dataclasses
+import io
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from PIL import Image, ImageDraw
+
+from genjax.checkpoint import Workdir
+from genjax.core import keys
+from genjax.core.arrays import Array, Tree
+from genjax.core.types import Task, TrainState, View
+from genjax.parallel import Rules, replicated, to_global, using
+from genjax.training.settings import HeldoutSettings, SampleSettings
+
+RAW = "raw"
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """A moment of training, `step` updates and `images` images in; hooks must not keep `state`."""
+
+    step: int
+    images: int
+    state: TrainState
+    frozen: dict[str, Tree]
+    workdir: Workdir
+    mesh: Mesh
+    rules: Rules
+
+    def weights(self) -> dict[str, dict[str, Tree]]:
+        """Returns "raw" and every EMA's name -> all networks (without an EMA: raw ones)."""
+        averages = {name: {**self.state.params, **nets} for name, nets in self.state.ema.items()}
+        return {RAW: self.state.params, **averages}
+
+
+@dataclasses.dataclass(frozen=True)
+class Hook:
+    """`run(moment)` every `every_images` images, on every process; it returns metrics or None.
+
+    `at_end`: also after the last step (unless `every_images` is 0).
+    """
+
+    name: str
+    every_images: int
+    run: Callable[[Moment], Mapping[str, float] | None]
+    at_end: bool = True
+
+
+def heldout(
+    task: Task,
+    settings: HeldoutSettings,
+    open_batches: Callable[[], Iterable[Mapping[str, Mapping[str, np.ndarray]]]],
+    seed: int,
+) -> Hook:
+    """Returns the hook that measures `heldout/WEIGHTS/METRIC`, raw and of every EMA.
+
+    `open_batches()` gives this process's rows of batches: stream -> field -> rows. The first
+    `settings.num / settings.batch` are used; batch i has the same noise and times at every moment.
+    """
+    compiled: dict[str, Callable] = {}
+
+    def metrics(mesh: Mesh, rules: Rules):
+        def measure(params, state, frozen, batch, key: Array):
+            with using(mesh, rules):
+                view = View(params, state.mutable, state.ema, frozen)
+                return task.heldout(params, view, batch, key).metrics
+
+        return jax.jit(measure, out_shardings=replicated(mesh))
+
+    def run(moment: Moment) -> dict[str, float]:
+        fn = compiled.setdefault("metrics", metrics(moment.mesh, moment.rules))
+        count = settings.num // settings.batch
+        totals: dict[str, list[np.ndarray]] = {}
+        read = 0
+        for index, rows in zip(range(count), open_batches(), strict=False):
+            batch = to_global(dict(rows), moment.mesh, moment.rules)
+            key = keys.key(seed, "heldout", index)
+            read += 1
+            for name, params in moment.weights().items():
+                found = jax.device_get(fn(params, moment.state, moment.frozen, batch, key))
+                for metric, pair in found.items():
+                    where = f"heldout/{name}/{metric}"
+                    total = totals.setdefault(where, [np.zeros((), np.float64)] * 2)
+                    totals[where] = [t + np.float64(v) for t, v in zip(total, pair)]
+        if read < count:
+            raise RuntimeError(f"the held-out stream ended after {read} of {count} batches")
+        return {name: float(s / c) if c else math.nan for name, (s, c) in totals.items()}
+
+    return Hook("heldout", settings.every_images, run)
+
+
+def samples(
+    settings: SampleSettings,
+    draw: Callable[[dict[str, Tree], dict[str, Tree]], np.ndarray],
+    captions: Sequence[str] | None = None,
+) -> Hook:
+    """Returns the hook that writes samples/IMAGES_WEIGHTS.png, raw and of every EMA.
+
+    `draw(params, frozen)` returns uint8 [num, h, w, c]; every process calls it. `captions`: a
+    line under each image (a class name, say).
+    """
+
+    def run(moment: Moment) -> None:
+        for name, params in moment.weights().items():
+            images = draw(params, moment.frozen)
+            if jax.process_index() == 0:
+                title = f"{name}, {moment.images:,} images, step {moment.step:,}"
+                picture = grid(images, title, settings.columns, captions)
+                file = f"samples/{moment.images:012d}_{name}.png"
+                moment.workdir.write(file, _png(picture))
+
+    return Hook("samples", settings.every_images, run)
+
+
+def grid(
+    images: np.ndarray, title: str, columns: int = 0, captions: Sequence[str] | None = None
+) -> Image.Image:
+    """Returns a picture of uint8 images [n, h, w, c] (c = 1 or 3) in rows, with title and captions.
+
+    Images under 32 pixels are enlarged by whole factors, without smoothing.
+    """
+    n, h, w, c = images.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    zoom = max(1, 48 // max(h, w)) if max(h, w) < 32 else 1
+    gap, head, foot = 2, 16, 12 if captions else 0
+    cell_w, cell_h = w * zoom + gap, h * zoom + gap + foot
+    rows = math.ceil(n / columns)
+    width = max(columns * cell_w + gap, 6 * len(title) + 8)
+    picture = Image.new("RGB", (width, rows * cell_h + gap + head), "white")
+    pen = ImageDraw.Draw(picture)
+    pen.text((gap, gap), title, fill="black")
+    for i, image in enumerate(images):
+        tile = Image.fromarray(image[..., 0] if c == 1 else image[..., :3]).convert("RGB")
+        tile = tile.resize((w * zoom, h * zoom), Image.Resampling.NEAREST)
+        x, y = gap + i % columns * cell_w, gap + head + i // columns * cell_h
+        picture.paste(tile, (x, y))
+        if captions:
+            pen.text((x, y + h * zoom), captions[i][: max(1, cell_w // 6)], fill="black")
+    return picture
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def due_hooks(hooks: Sequence[Hook], passed: Callable[[int], bool], last: bool) -> list[Any]:
+    """Returns the hooks whose moment this is. `passed(every)`: a multiple was just passed."""
+    return [h for h in hooks if passed(h.every_images) or (last and h.at_end and h.every_images)]

@@ -1,0 +1,269 @@
+"""The one training loop.
+
+    run = Loop(task, workdir, seed, batch, open_streams, optimizers, emas, mesh, rules, ...)
+    state = train(run)
+
+`train` starts a run or continues the one that it finds in the workdir, and returns the final
+state. It raises `UserError` (wrong input), `Diverged` (non-finite values), `SaveFailed` (a
+checkpoint could not be written) and, after SIGTERM, once it has saved, `SystemExit(143)`.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from importlib import metadata
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from genjax.checkpoint import Checkpoints, Retention, Workdir
+from genjax.core.arrays import Tree
+from genjax.core.errors import Diverged, UserError
+from genjax.core.tree import size
+from genjax.core.types import Task, TrainState
+from genjax.parallel import Rules, batch_parts, check_batch, to_global
+from genjax.training import guard
+from genjax.training.hooks import Hook, Moment, due_hooks
+from genjax.training.meter import Meter
+from genjax.training.settings import CheckpointSettings, LogSettings, TrainSettings, due
+from genjax.training.state import (
+    acting,
+    consumed,
+    optimizer_of,
+    place_frozen,
+    planned,
+    restart,
+    transforms,
+)
+from genjax.training.step import Recipe, make_step
+from genjax.training.stopping import EXIT_CODE, Stopping
+from genjax.training.throughput import Chrono, Throughput
+from genjax.training.trace import Trace
+from genjax.training.writers import open_writers
+
+# A training step costs three forward passes: one forward, two backward.
+_PASSES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """A run, ready to be trained.
+
+    `batch`: stream -> global batch size; the streams are the task's, the first one's images count.
+    `open_streams`: stream -> images of it already consumed, to stream -> iterator over this
+    process's rows (field -> NumPy [b / processes, ...]); iterators with `close` are closed.
+    `optimizers`: by player (or as players name them); `emas`: name -> decay law.
+    `config`: JSON that is kept in every checkpoint.
+    `warm_start`: the initial parameters (network -> tree) to those that replace them, for some
+    networks; called only where a run begins.
+    `hooks`: see `hooks.py`; they run in this order, before a checkpoint of the same moment.
+    """
+
+    task: Task
+    workdir: Workdir
+    seed: int
+    batch: Mapping[str, int]
+    open_streams: Callable[[dict[str, int]], Mapping[str, Iterator[Mapping[str, np.ndarray]]]]
+    optimizers: Mapping[str, Any]
+    emas: Mapping[str, Any]
+    mesh: Mesh
+    rules: Rules = dataclasses.field(default_factory=Rules)
+    train: TrainSettings = dataclasses.field(default_factory=TrainSettings)
+    checkpoint: CheckpointSettings = dataclasses.field(default_factory=CheckpointSettings)
+    log: LogSettings = dataclasses.field(default_factory=LogSettings)
+    hooks: tuple[Hook, ...] = ()
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    warm_start: Callable[[dict[str, Tree]], Mapping[str, Tree]] | None = None
+
+
+def train(run: Loop) -> TrainState:
+    """Returns the state after `run.train.images` images; see the module for what it raises."""
+    task, mesh, rules, players = run.task, run.mesh, run.rules, run.task.players
+    _check_batches(run)
+    main, total_images = next(iter(task.streams)), run.train.images
+    batch_size = run.batch[main]
+    total_steps = -(-total_images // batch_size)
+    lead = jax.process_index() == 0
+    if lead:
+        run.workdir.create()
+
+    # --- state: restored from the newest checkpoint, or born sharded --------------------------
+
+    build = partial(
+        transforms, players, run.optimizers, batch=batch_size, total_images=total_images
+    )
+    abstract, init, tx = planned(task, build, tuple(run.emas), run.train.ema_networks, mesh, rules)
+    keep = run.checkpoint
+    retention = Retention(
+        keep.keep_last, keep.keep_every_images, keep.keep_best, keep.best_metric, keep.best_mode
+    )
+    checkpoints = Checkpoints(run.workdir, retention)
+    restored = checkpoints.restore(abstract)
+    if restored is not None:
+        state, record = restored
+        step, images, seconds = record["step"], record["images"], record["seconds"]
+        origin = f"resumed from step {step:,} ({images:,} images)"
+        if images != step * batch_size:
+            raise UserError(
+                f"{run.workdir.path}: its {images:,} images in {step:,} steps are not of batch "
+                f"{batch_size}; resume with the batch size that it was begun with"
+            )
+    else:
+        record: dict[str, Any] = {}
+        state, step, images, seconds = init(np.uint32(run.seed)), 0, 0, 0.0
+        origin = "started"
+        if run.warm_start is not None:
+            state = restart(state, run.warm_start(state.params))
+    frozen = place_frozen(task.load_frozen(), mesh, rules)
+
+    # --- data, from where the state stands -----------------------------------------------------
+
+    read = {s: consumed(players, s, s == main, step) * run.batch[s] for s in task.streams}
+    streams = run.open_streams(read)
+
+    # --- what happens beside the steps ---------------------------------------------------------
+
+    writers = open_writers(
+        run.workdir,
+        run.log,
+        process=jax.process_index(),
+        step=step,
+        images=images,
+        total_images=total_images,
+        config=run.config,
+    )
+    writers.say(
+        f"{origin}: {size(state.params):,} parameters, {mesh.size} x "
+        f"{mesh.devices.flat[0].device_kind}, mesh {dict(mesh.shape)}"
+    )
+    chrono = Chrono(seconds)
+    speed = Throughput(chrono, images, total_images, _PASSES * task.forward_flops(), mesh)
+    trace = Trace(run.workdir, run.log.trace)
+    layout: dict[str, Tree] = {}
+    by_name = {p.name: p for p in players}
+
+    def name_of(player: str, index: int) -> str:
+        p = by_name[player]
+        trained = {net: abstract.params[net] for net in p.trains}
+        inputs = {s: layout[s] for s in p.streams}
+        return guard.names(inputs, trained, abstract.mutable, trained)[index]
+
+    meter = Meter(run.train.run_ahead, name_of, record.get("sums", {}))
+    known = dict(record.get("metrics", {}))  # the latest value of every metric, for keep_best
+
+    def log(*, newest: bool) -> None:
+        meter.collect(newest=newest)
+        rates = {
+            _label("learning_rate", optimizer_of(p), players): float(
+                run.optimizers[optimizer_of(p)].rate(np.float64(images), float(total_images))
+            )
+            for p in players
+        }
+        averages = meter.take()
+        known.update(averages)
+        line = {"step": step, "images": images, "seconds": chrono.seconds()}
+        writers.write({**line, **averages, **rates, **speed.measure(images)})
+
+    def save() -> None:
+        meter.collect(newest=True)  # nothing that is not finite is ever saved
+        bad = guard.bad_parameter(state.params)
+        if bad is not None:
+            raise Diverged(f'step {step} (image {images:,}): "params/{bad}" is not finite')
+        writers.flush()
+        about = {
+            "config": run.config,
+            "versions": {p: metadata.version(p) for p in ("jax", "flax", "optax")},
+            "batch": dict(run.batch),
+            "seconds": chrono.seconds(),
+            "sums": meter.sums(),
+        }
+        checkpoints.save(state, step=step, images=images, meta=about, metrics=known)
+
+    # --- the loop ------------------------------------------------------------------------------
+
+    recipe = Recipe(
+        players=players,
+        transforms=tx,
+        emas=run.emas,
+        batch=batch_size,
+        accumulate=run.train.accumulate,
+        mesh=mesh,
+        rules=rules,
+        shardings=jax.tree.map(lambda x: x.sharding, abstract),
+    )
+    compiled: dict[tuple[str, ...], Callable] = {}
+    seed, total = np.uint32(run.seed), np.uint32(total_images)
+    with contextlib.ExitStack() as closing:
+        closing.callback(checkpoints.close)
+        closing.callback(writers.close)
+        closing.callback(trace.close)
+        for stream in streams.values():
+            closing.callback(getattr(stream, "close", lambda: None))
+        stopping = closing.enter_context(Stopping())
+        stop = False
+        while step < total_steps and not stop:
+            now = acting(players, step)
+            wanted = {main, *(s for p in now for s in p.streams)}
+            rows = {s: dict(next(streams[s])) for s in task.streams if s in wanted}
+            batch = to_global(rows, mesh, rules)
+            layout.update({s: jax.eval_shape(lambda b: b, batch[s]) for s in batch.keys() - layout})
+            trace.before_step(images)
+            names = tuple(p.name for p in now)
+            if names in compiled:
+                state, report = compiled[names](state, frozen, batch, seed, total)
+            else:
+                compiled[names] = make_step(recipe, now)
+                with chrono.pause():  # compiling is no part of the rate
+                    state, report = compiled[names](state, frozen, batch, seed, total)
+            before, step, images = images, step + 1, images + batch_size
+            meter.add(step, images, report)
+
+            last, passed = step == total_steps, partial(due, before=before, after=images)
+            stop = stopping.wanted(step)
+            if passed(run.log.every_images) or last or stop:
+                log(newest=last or stop)
+            for hook in due_hooks(run.hooks, passed, last) if not stop else []:
+                with chrono.pause():
+                    meter.collect(newest=True)
+                    moment = Moment(step, images, state, frozen, run.workdir, mesh, rules)
+                    found = hook.run(moment)
+                if found:
+                    known.update(found)
+                    line = {"step": step, "images": images, "seconds": chrono.seconds()}
+                    writers.write({**line, **found})
+            with chrono.pause():
+                if passed(run.checkpoint.ema_every_images) and run.emas:
+                    meter.collect(newest=True)
+                    about = {"config": run.config}
+                    checkpoints.snapshot(state.ema, step=step, images=images, meta=about)
+                if passed(run.checkpoint.every_images) or last or stop:
+                    save()
+        checkpoints.wait()
+        if stop:
+            writers.say(f"stopped by SIGTERM; saved step {step:,} ({images:,} images)")
+            raise SystemExit(EXIT_CODE)
+        writers.say(f"done: step {step:,}, {images:,} images")
+    return state
+
+
+def _label(name: str, player: str, players: tuple) -> str:
+    """Returns a metric's name: with the player's before it, where there are several."""
+    return name if len(players) == 1 else f"{player}/{name}"
+
+
+def _check_batches(run: Loop) -> None:
+    """Raises `UserError` naming a stream whose batch does not split over mesh and micro-batches."""
+    n, parts = run.train.accumulate, batch_parts(run.mesh, run.rules)
+    for name in run.task.streams:
+        key = f"config.data.{name}.batch"
+        if name not in run.batch:
+            raise UserError(f"{key}: the task reads this stream, so its batch size must be given")
+        check_batch(run.batch[name], run.mesh, run.rules, key)
+        if run.batch[name] % (n * parts):
+            raise UserError(
+                f"{key}={run.batch[name]} does not split into config.train.accumulate={n} "
+                f"micro-batches over {parts} parts of the mesh; choose a multiple of {n * parts}"
+            )
