@@ -16,7 +16,7 @@ def get_config():
         image=(28, 28, 1),
     )
     c.data.main = dict(source=dict(name="fashion_mnist"), batch=128, flip=True)
-    c.train.images = 60_000 * 5
+    c.train.images = 60_000 * 6
     c.optimizer.model = dict(
         name="adamw",
         learning_rate=3e-3,

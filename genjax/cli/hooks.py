@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from genjax.cli.streams import settings_of
 from genjax.core.errors import UserError
 from genjax.data import Source, open_stream
+from genjax.data.report import grid_png
 from genjax.parallel import host_shard
 from genjax.tasks import Diffusion
 from genjax.tasks.generate import Generator, labels_for
@@ -38,10 +39,13 @@ def _samples(run: Any, mesh: Mesh, class_names: tuple[str, ...]) -> Hook:
         )
         return np.concatenate([images for images, _ in drawn])
 
-    captions = None
+    def picture(images: np.ndarray, title: str) -> bytes:
+        return grid_png(images, columns=settings.columns, labels=names, title=title)
+
+    names = None
     if labels is not None:
-        captions = [class_names[k] if k < len(class_names) else str(k) for k in labels]
-    return samples(settings, draw, captions)
+        names = [class_names[k] if k < len(class_names) else str(k) for k in labels]
+    return samples(settings, draw, picture)
 
 
 def _heldout(run: Any, mesh: Mesh) -> Hook:

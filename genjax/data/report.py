@@ -14,18 +14,18 @@ _CELL = 48  # small images are enlarged by whole factors to about this many scre
 _TEXT = 12  # height of a line of text
 
 
-def save_grid(
+def grid_png(
     images: np.ndarray,
-    path: str,
     columns: int = 0,
     labels: Sequence[Any] | None = None,
-    captions: Sequence[str] | np.ndarray | None = None,
+    captions: Sequence[str] | None = None,
     levels: int = 256,
-) -> None:
-    """Writes uint8 images [n, h, w, 1 or 3] (values 0 .. levels - 1) as one PNG, also to gs://.
+    title: str = "",
+) -> bytes:
+    """Returns uint8 images [n, h, w, 1 or 3] (values 0 .. levels - 1) as one PNG.
 
-    `columns`: images in a row; 0: about square. Labels and captions are written above the images,
-    cut to their width. The file appears whole or not at all.
+    `columns`: images in a row; 0: about square. The title stands on top, labels and captions above
+    each image, cut to its width. Small images are enlarged by whole factors, without smoothing.
     """
     from PIL import Image, ImageDraw
 
@@ -39,18 +39,25 @@ def save_grid(
     rows = -(-n // columns)
     scale = max(1, round(_CELL / max(h, w)))
     texts = [[str(t[i]) for t in (labels, captions) if t is not None] for i in range(n)]
-    head = _TEXT * len(texts[0])
+    head, top_line = _TEXT * len(texts[0]), _TEXT if title else 0
     width, height = w * scale + 2, h * scale + 2 + head
-    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    least = 6 * len(title) + 2  # Pillow's own letters are 6 pixels wide
+    sheet = Image.new("RGB", (max(columns * width, least), rows * height + top_line), "white")
     draw = ImageDraw.Draw(sheet)
+    draw.text((1, 0), title, "black")
     for i, image in enumerate(images):
-        left, top = (i % columns) * width, (i // columns) * height
+        left, top = (i % columns) * width, (i // columns) * height + top_line
         for line, text in enumerate(texts[i]):
             draw.text((left + 1, top + line * _TEXT), _fit(draw, text, width - 2), "black")
         tile = Image.fromarray(np.repeat(image, 3 // c, -1))
         tile = tile.resize((w * scale, h * scale), Image.Resampling.NEAREST)
         sheet.paste(tile, (left + 1, top + head + 1))
-    _save_png(sheet, path)
+    return _png(sheet)
+
+
+def save_grid(images: np.ndarray, path: str, **layout: Any) -> None:
+    """Writes `grid_png(images, **layout)` to a file, also to gs://, whole or not at all."""
+    files.write_bytes(str(path), grid_png(images, **layout))
 
 
 def _fit(draw, text: str, width: int) -> str:
@@ -60,10 +67,10 @@ def _fit(draw, text: str, width: int) -> str:
     return text
 
 
-def _save_png(image, path: str) -> None:
+def _png(image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    files.write_bytes(str(path), buffer.getvalue())
+    return buffer.getvalue()
 
 
 def first_batch(
@@ -94,11 +101,13 @@ def first_batch(
         names = None if labels is None else [_name(k, class_names) for k in labels[:64]]
         if shown.shape[-1] in (1, 3):
             texts = (names, captions) if image.ndim == 4 else (None, None)
-            save_grid(shown, files.join(directory, "images.png"), 8, *texts, levels=levels)
+            labelled = dict(zip(("labels", "captions"), texts))
+            place = files.join(directory, "images.png")
+            save_grid(shown, place, columns=8, levels=levels, **labelled)
     if labels is not None:
         counts = np.bincount(labels, minlength=num_classes)
         report["labels"] = {_name(k, class_names): int(m) for k, m in enumerate(counts) if m}
-        _save_png(_bars(counts), files.join(directory, "labels.png"))
+        files.write_bytes(files.join(directory, "labels.png"), _png(_bars(counts)))
     if captions is not None:
         report["captions"] = [str(c) for c in captions[:16]]
     report["warnings"] = warnings(batch, num_classes)

@@ -100,8 +100,8 @@ class Frechet:
             )
         elif bias > 0.2 * value:
             warnings.append(
-                f"FEW SAMPLES: about {bias:.3g} of {value:.3g} is small-sample bias; "
-                "compare only with numbers of the same N"
+                f"FEW SAMPLES: two draws of one Gaussian would be {bias:.3g} apart at this N, and "
+                f"{value:.3g} was measured; compare only with numbers of the same N"
             )
         return Value(
             value,

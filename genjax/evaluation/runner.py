@@ -210,7 +210,8 @@ def _gather(
         images.size,
         images,
         None if moments is None else moments.result(_made(images.name, network)),
-        **{key: np.concatenate(parts) for key, parts in kept.items()},
+        np.concatenate(kept["features"]) if "features" in kept else None,
+        np.concatenate(kept["logits"]) if "logits" in kept else None,
     )
 
 

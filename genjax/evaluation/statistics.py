@@ -100,8 +100,9 @@ class Accumulator:
             raise UserError(f"a covariance needs at least two images, not {n}; give more images")
         if self._rows:
             x = np.concatenate(self._rows)
-            mu, sigma = np.mean(x, axis=0, dtype=np.float64), np.cov(x.astype(np.float64).T)
-            return Statistics(mu, np.atleast_2d(sigma), n, dict(protocol or {}), x)
+            mu = np.asarray(np.mean(x, axis=0, dtype=np.float64))
+            sigma = np.atleast_2d(np.cov(x.astype(np.float64).T))
+            return Statistics(mu, sigma, n, dict(protocol or {}), x)
         s = np.asarray(self._sum)
         mu = np.float64(self._shift) + s / n
         sigma = (self._outer - np.outer(s, s) / n) / (n - 1)

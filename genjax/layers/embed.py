@@ -10,6 +10,7 @@ import numpy as np
 
 from genjax.core.arrays import Array
 from genjax.layers.linear import Linear, normal
+from genjax.parallel.rules import gather
 
 
 @functools.lru_cache(maxsize=16)
@@ -70,8 +71,10 @@ class TimeEmbedding(nn.Module):
     @nn.compact
     def __call__(self, t: Array) -> Array:
         h = timestep_embedding(t, self.frequencies)
-        h = Linear((self.width,), (None, "embed"), init=normal(0.02), name="in")(h)
-        return Linear((self.width,), (None, "embed"), init=normal(0.02), name="out")(nn.silu(h))
+        h = Linear((self.width,), (None, "embed"), kernel_init=normal(0.02), name="in")(h)
+        return Linear((self.width,), (None, "embed"), kernel_init=normal(0.02), name="out")(
+            nn.silu(h)
+        )
 
 
 class LabelEmbedding(nn.Module):
@@ -88,7 +91,7 @@ class LabelEmbedding(nn.Module):
             (self.rows, self.width),
             jnp.float32,
         )
-        return jnp.take(table, label, axis=0)
+        return jnp.take(gather(table, ("classes", "embed")), label, axis=0)
 
 
 def patchify(x: Array, patch: int) -> Array:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax.core.arrays import Array
+from genjax.parallel.rules import gather
 
 Initializer = Callable[..., Array]
 zeros: Initializer = nn.initializers.zeros_init()
@@ -35,26 +36,27 @@ class Linear(nn.Module):
     """y = x W + b over the last `inputs` axes of x: [..., *in] -> [..., *features].
 
     The kernel is stored as [*in, *features] in float32 with the logical axis names `names` and
-    multiplied in `dtype`; `init` None is Xavier-uniform of the flattened matrix. Biases start at 0.
+    multiplied in `dtype`; `kernel_init` None is Xavier-uniform of the flattened matrix. Biases start at 0.
     """
 
     features: tuple[int, ...]
     names: tuple[str | None, ...]
     inputs: int = 1
-    init: Initializer | None = None
+    kernel_init: Initializer | None = None
     use_bias: bool = True
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         contracted = x.shape[x.ndim - self.inputs :]
-        init = self.init or xavier(math.prod(contracted), math.prod(self.features))
+        init = self.kernel_init or xavier(math.prod(contracted), math.prod(self.features))
         kernel = self.param(
             "kernel",
             nn.with_logical_partitioning(init, self.names),
             (*contracted, *self.features),
             jnp.float32,
         )
+        kernel = gather(kernel, self.names)
         axes = tuple(range(x.ndim - self.inputs, x.ndim)), tuple(range(self.inputs))
         y = jax.lax.dot_general(x.astype(self.dtype), kernel.astype(self.dtype), (axes, ((), ())))
         if self.use_bias:

@@ -6,5 +6,5 @@ from genjax.models import classifier, dit, vae
 MODELS = Registry(
     "network",
     {"dit": dit.DiT, "classifier": classifier.ConvClassifier, "kl_vae": vae.KLVAE},
-    {"dit": dit.VARIANTS},
+    {"dit": dit.VARIANTS, "kl_vae": vae.VARIANTS},
 )

@@ -64,7 +64,7 @@ class Block(nn.Module):
         modulation = Linear(
             (6, width),
             ("embed", None, "modulation"),
-            init=zeros,
+            kernel_init=zeros,
             dtype=self.dtype,
             name="modulation",
         )(c)
@@ -173,7 +173,7 @@ class DiT(nn.Module):
             Linear(
                 (2 * self.width,),
                 ("embed", "modulation"),
-                init=zeros,
+                kernel_init=zeros,
                 dtype=self.dtype,
                 name="final_modulation",
             )(c),
@@ -184,7 +184,7 @@ class DiT(nn.Module):
         out = Linear(
             (self.patch**2 * channels * (1 + self.learn_sigma),),
             ("embed", "patch"),
-            init=zeros,
+            kernel_init=zeros,
             dtype=self.dtype,
             name="final",
         )(h)

@@ -72,7 +72,7 @@ class AttentionBlock(nn.Module):
         return x + out.reshape(*lead, h, w, c)
 
     def _linear(self, features: int, names: tuple[str, str], name: str) -> Linear:
-        return Linear((features,), names, init=kernel_init, dtype=self.dtype, name=name)
+        return Linear((features,), names, kernel_init=kernel_init, dtype=self.dtype, name=name)
 
 
 class MidBlock(nn.Module):

@@ -88,13 +88,6 @@ def vlb_bits(table: Table, t: Array, x0: Array, error: Array, v: Array, levels: 
     true = bcast(jnp.asarray(at.log_btilde, jnp.float32)[index], x0)
     log_var = log_variance(table, t, v)
     kl = 0.5 * (log_var - true - 1 + jnp.exp(true - log_var) + gap**2 * jnp.exp(-log_var))
-    # at t = 1 the posterior's mean is x0; elsewhere the branch not taken gets harmless numbers,
-    # since an infinite derivative would survive the selection as NaN
+    nll = discretised_nll(x0, x0 + gap, log_var, levels)  # the posterior's mean at t = 1 is x0
     first = bcast(index == 1, x0)
-    nll = discretised_nll(
-        jnp.where(first, x0, 0),
-        jnp.where(first, x0 + gap, 0),
-        jnp.where(first, log_var, 0),
-        levels,
-    )
     return per_sample_mean(jnp.where(first, nll, kl)) / np.log(2)

@@ -17,6 +17,7 @@ from genjax.parallel.rules import (
     Rules,
     active,
     constrain,
+    gather,
     state_shardings,
     using,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "batch_sharding",
     "check_batch",
     "constrain",
+    "gather",
     "host_shard",
     "initialize",
     "replicated",

@@ -29,7 +29,10 @@ _LOG_LIMIT = 20.0  # beyond every float32 time but the ends, where the logarithm
 
 
 def c_noise(process: Process, t, time: str, scale: float) -> Array:
-    """Returns the network's time input, float32, shaped like `t`; finite for every finite t."""
+    """Returns the network's time input, float32, shaped like `t`.
+
+    Logarithms of sigma/alpha are kept within +-20, so that they are finite at both ends.
+    """
     t = jnp.asarray(t, jnp.float32)
     if time == "auto":
         time = "index" if isinstance(process, Table) else "t"
@@ -134,7 +137,13 @@ class V(Precond):
 
 @dataclasses.dataclass(frozen=True)
 class Velocity(Precond):
-    """F predicts dx_t/dt = alpha' x0 + sigma' eps (flow matching, SiT)."""
+    """F predicts dx_t/dt = alpha' x0 + sigma' eps (flow matching, SiT).
+
+    `reverse` is the convention of SiT's released weights, whose time runs from noise to data: the
+    network is told t_max - t and predicts -dx_t/dt.
+    """
+
+    reverse: bool = option(False, "the network's time runs from noise to data, as in SiT's weights")
 
     def _det(self, process, t):
         return process.dalpha(t) * process.sigma(t) - process.dsigma(t) * process.alpha(t)
@@ -143,10 +152,24 @@ class Velocity(Precond):
         return -process.dsigma(t) / self._det(process, t)
 
     def c_out(self, process, t):
-        return process.sigma(t) / self._det(process, t)
+        return self._sign * process.sigma(t) / self._det(process, t)
+
+    def c_noise(self, process, t):
+        if self.reverse:
+            t = process.t_max - jnp.asarray(t, jnp.float32)
+        return c_noise(process, t, self.time, self.time_scale)
 
     def target(self, process, t, x0, eps):
-        return _mix(process.dalpha(t), x0, process.dsigma(t), eps)
+        return _mix(self._sign * process.dalpha(t), x0, self._sign * process.dsigma(t), eps)
+
+    def check(self, process):
+        super().check(process)
+        if self.reverse and self.time not in ("auto", "t"):
+            raise UserError(f"precond.reverse: needs precond.time \"t\", not {self.time!r}")
+
+    @property
+    def _sign(self) -> float:
+        return -1.0 if self.reverse else 1.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """What happens beside the steps, every so many images: functions of a `Moment`."""
 
 import dataclasses
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from PIL import Image, ImageDraw
 
 from genjax.checkpoint import Workdir
 from genjax.core import keys
@@ -98,12 +96,12 @@ def heldout(
 def samples(
     settings: SampleSettings,
     draw: Callable[[dict[str, Tree], dict[str, Tree]], np.ndarray],
-    captions: Sequence[str] | None = None,
+    picture: Callable[[np.ndarray, str], bytes],
 ) -> Hook:
     """Returns the hook that writes samples/IMAGES_WEIGHTS.png, raw and of every EMA.
 
-    `draw(params, frozen)` returns uint8 [num, h, w, c]; every process calls it. `captions`: a
-    line under each image (a class name, say).
+    `draw(params, frozen)` returns uint8 [num, h, w, c]; every process calls it.
+    `picture(images, title)` returns a PNG of them.
     """
 
     def run(moment: Moment) -> None:
@@ -111,44 +109,10 @@ def samples(
             images = draw(params, moment.frozen)
             if jax.process_index() == 0:
                 title = f"{name}, {moment.images:,} images, step {moment.step:,}"
-                picture = grid(images, title, settings.columns, captions)
                 file = f"samples/{moment.images:012d}_{name}.png"
-                moment.workdir.write(file, _png(picture))
+                moment.workdir.write(file, picture(images, title))
 
     return Hook("samples", settings.every_images, run)
-
-
-def grid(
-    images: np.ndarray, title: str, columns: int = 0, captions: Sequence[str] | None = None
-) -> Image.Image:
-    """Returns a picture of uint8 images [n, h, w, c] (c = 1 or 3) in rows, with title and captions.
-
-    Images under 32 pixels are enlarged by whole factors, without smoothing.
-    """
-    n, h, w, c = images.shape
-    columns = columns or math.ceil(math.sqrt(n))
-    zoom = max(1, 48 // max(h, w)) if max(h, w) < 32 else 1
-    gap, head, foot = 2, 16, 12 if captions else 0
-    cell_w, cell_h = w * zoom + gap, h * zoom + gap + foot
-    rows = math.ceil(n / columns)
-    width = max(columns * cell_w + gap, 6 * len(title) + 8)
-    picture = Image.new("RGB", (width, rows * cell_h + gap + head), "white")
-    pen = ImageDraw.Draw(picture)
-    pen.text((gap, gap), title, fill="black")
-    for i, image in enumerate(images):
-        tile = Image.fromarray(image[..., 0] if c == 1 else image[..., :3]).convert("RGB")
-        tile = tile.resize((w * zoom, h * zoom), Image.Resampling.NEAREST)
-        x, y = gap + i % columns * cell_w, gap + head + i // columns * cell_h
-        picture.paste(tile, (x, y))
-        if captions:
-            pen.text((x, y + h * zoom), captions[i][: max(1, cell_w // 6)], fill="black")
-    return picture
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def due_hooks(hooks: Sequence[Hook], passed: Callable[[int], bool], last: bool) -> list[Any]:

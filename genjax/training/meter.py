@@ -38,7 +38,8 @@ class Meter:
     def collect(self, *, newest: bool) -> None:
         """Reads the waiting reports, but not the newest, which is still being computed.
 
-        That one too if `newest` asks for it, or there is nothing else to tell. Raises `Diverged` naming step, player and tensor where the first one is not finite.
+        That one too if `newest` asks for it, or if there is nothing else to tell. Raises
+        `Diverged` naming step, player and tensor where the first one is not finite.
         """
         newest = newest or not (self._sums or len(self._waiting) > 1)
         ready = [self._waiting.popleft() for _ in range(len(self._waiting) - (not newest))]

@@ -93,7 +93,7 @@ def planned(
     averaged: Sequence[str],
     mesh: Mesh,
     rules: Rules,
-) -> tuple[TrainState, Callable[[Array], TrainState], dict[str, optax.GradientTransformation]]:
+) -> tuple[TrainState, Callable[[Any], TrainState], dict[str, optax.GradientTransformation]]:
     """Returns (abstract state with shardings, compiled init: seed -> state, transformations).
 
     `make` gives the transformations for abstract parameters. `averaged`: the networks that have

@@ -3,8 +3,8 @@
     module, variables = load("facebook-dit", "DiT-XL-2-256x256.pt")
     save("facebook-dit", module, variables, "dit.safetensors")
 
-Every format's file has `load(tensors, **fields) -> (module, variables)` and `save(module, variables)
--> tensors`. It may have `locate(path) -> (file, fields)` for folders with a configuration file,
+Every format's file has `load(tensors, **fields) -> (module, variables)` and
+`save(module, variables) -> tensors`. It may have `locate(path) -> (file, fields)` for folders with a configuration file,
 `constants(module, size)` for what a file holds beside parameters, and `facts(module, variables)`
 for what a task must know beside the network.
 """

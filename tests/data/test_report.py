@@ -1,3 +1,4 @@
+import io
 import json
 
 import fsspec
@@ -6,7 +7,7 @@ import pytest
 from PIL import Image
 
 from genjax.core.errors import UserError
-from genjax.data.report import first_batch, save_grid, warnings
+from genjax.data.report import first_batch, grid_png, save_grid, warnings
 
 
 def images(n, h=8, w=8, c=1, high=256):
@@ -35,7 +36,7 @@ def test_grid_enlarges_small_images_and_spreads_levels(tmp_path):
 
 def test_grid_with_text_has_a_line_for_each_and_goes_to_remote_stores(tmp_path):
     path = f"memory://{tmp_path.name}/grid.png"
-    save_grid(images(3), path, 3, labels=[1, 2, 3], captions=["käfer", "漢字", "w" * 99])
+    save_grid(images(3), path, columns=3, labels=[1, 2, 3], captions=["käfer", "漢字", "w" * 99])
     with fsspec.open(path) as file:
         sheet = np.asarray(Image.open(file).convert("L"))
     assert sheet.shape == (50 + 24, 150)
@@ -100,3 +101,13 @@ def test_good_batches_are_not_suspected():
     for seed in range(20):
         labels = np.random.RandomState(seed).randint(0, 1000, 64).astype(np.int32)
         assert warnings({"image": images(64), "label": labels}, 1000) == []
+
+
+def test_grid_places_images_in_rows_below_the_title():
+    pixels = np.zeros((3, 40, 40, 3), np.uint8)
+    pixels[1], pixels[2] = (255, 0, 0), (0, 255, 0)
+    sheet = np.asarray(Image.open(io.BytesIO(grid_png(pixels, columns=2, title="t"))))
+    red = np.argwhere((sheet == (255, 0, 0)).all(-1))
+    green = np.argwhere((sheet == (0, 255, 0)).all(-1))
+    assert len(red) == len(green) == 1600
+    assert red[0][1] > green[0][1] and green[0][0] > red[0][0]

@@ -1,4 +1,6 @@
-"""One process of a toy run: worker_train.py WORKDIR STEPS [STEP AT WHICH PROCESS 1 GETS SIGTERM].
+"""One process of a toy run: worker_train.py WORKDIR STEPS [kill=STEP | damaged=STEP].
+
+Process 1 gets SIGTERM in the step `kill`, or cannot read its part of the checkpoint `damaged`.
 
 Prints the exit code, the final step and a sum over the parameters.
 """
@@ -20,13 +22,24 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import loop_toys  # noqa: E402
 
+from genjax.checkpoint import store  # noqa: E402
 from genjax.training.hooks import Hook  # noqa: E402
 from genjax.training.loop import train  # noqa: E402
 
 
 def main():
     workdir, steps = sys.argv[1], int(sys.argv[2])
-    kill_at = int(sys.argv[3]) if len(sys.argv) > 3 else None
+    what, _, number = sys.argv[3].partition("=") if len(sys.argv) > 3 else ("", "", "")
+    kill_at = int(number) if what == "kill" else None
+    if what == "damaged" and jax.process_index() == 1:
+        read = store.Store.read
+
+        def broken(self, step, *args):
+            if step == int(number):
+                raise store.Damaged("its part is gone")
+            return read(self, step, *args)
+
+        store.Store.read = broken
     seen = {"step": 0}
 
     def hook(moment):

@@ -25,7 +25,7 @@ def fit():
     """Returns (SVM trained on the training digits, its accuracy on the test digits)."""
     from sklearn.svm import SVC
 
-    svm = SVC(C=10.0, gamma=0.25)  # gamma 0.001 in units of the 16 grey levels
+    svm = SVC(C=10.0, gamma=0.1)  # the best of a grid by cross-validation on the train split
     svm.fit(*real("train"))
     return svm, float(svm.score(*real("test")))
 

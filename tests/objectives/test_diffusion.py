@@ -101,10 +101,11 @@ def test_times_weight_enters_once():
 def test_one_estimate_has_one_loss_whatever_the_network_predicts(process):
     # a network that always estimates x0 as 0, written in every parametrisation
     data, times = batch(2), Fixed((0.2, 0.9))
+    kinds = ["eps", "x0", "v", "velocity", "score", "edm"]
     if isinstance(process, Table):
         times = Fixed((20.0, 900.0))
+        del kinds[3:]
     t = jnp.array(times.t)[:, None, None, None]
-    kinds = ("eps", "x0", "v", "velocity", "score", "edm")
     objectives = (
         {"name": "denoising", "target": "eps"},
         {"name": "denoising", "weighting": {"name": "min_snr", "gamma": 2.0}},

@@ -103,6 +103,6 @@ def test_gradients_are_finite_at_every_time_even_for_wild_estimates():
     def loss(error, v):
         return jnp.sum(vlb_bits(DDPM, t, x0, error, v, 256))
 
-    for size in (0.0, 1.0, 1e6):
+    for size in (0.0, 1.0, 1e12):
         grads = jax.jit(jax.grad(loss, (0, 1)))(jnp.full_like(x0, size), jnp.full_like(x0, 0.2))
         assert all(np.all(np.isfinite(g)) for g in grads)

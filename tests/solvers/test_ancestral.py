@@ -2,12 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from solver_toys import affine_map, bound, gaussian, keys, moments, predictor
 
 from genjax.core.errors import UserError
 from genjax.process.gaussian import VP, RectifiedFlow
 from genjax.process.table import Table
 from genjax.solvers import GRIDS, sample
+from tests.solvers.solver_toys import affine_map, bound, gaussian, keys, moments, predictor
 
 RESPACED = GRIDS.build({"name": "respaced"})
 

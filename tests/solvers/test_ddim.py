@@ -2,13 +2,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from solver_toys import affine_map, bound, gaussian, keys, mixture, moments, predictor, run
 
 from genjax.core.errors import UserError
 from genjax.process.gaussian import EDM, VP, Cosine, RectifiedFlow
 from genjax.process.table import Table
 from genjax.solvers import GRIDS, sample
 from genjax.solvers.base import lam_ratio
+from tests.solvers.solver_toys import (
+    affine_map,
+    bound,
+    gaussian,
+    keys,
+    mixture,
+    moments,
+    predictor,
+    run,
+)
 
 # Problem P1: VP, a two-component mixture; in one dimension the exact map is quantile matching.
 P1 = ((0.3, 0.7), (-1.0, 0.6), (0.25, 0.4))

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from solver_toys import affine_map, bound, gaussian, mixture, run
 
 from genjax.core.errors import UserError
 from genjax.process.gaussian import EDM, VE, VP, RectifiedFlow
 from genjax.process.table import Table
 from genjax.solvers import GRIDS
+from tests.solvers.solver_toys import affine_map, bound, gaussian, mixture, run
 
 
 def grid(name, process, n, **fields):

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from solver_toys import bound, gaussian, keys, predictor
 
 from genjax.core.errors import UserError
 from genjax.process.gaussian import VP, RectifiedFlow
 from genjax.solvers import GRIDS, GUIDANCES, sample
 from genjax.solvers.base import at
+from tests.solvers.solver_toys import bound, gaussian, keys, predictor
 
 MEANS = (0.8, -0.3)  # of the labels 0 and 1; 1 is the null label
 COND, NULL = {"label": jnp.zeros(2, jnp.int32)}, {"label": jnp.ones(2, jnp.int32)}

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from solver_toys import bound, gaussian, keys, mixture, predictor
 
 from genjax.core import keys as keys_lib
 from genjax.core.types import Prediction, pytree
@@ -16,6 +15,7 @@ from genjax.solvers import GRIDS, Solver, noise, sample
 from genjax.solvers.base import State, at, slope, standard_normal
 from genjax.solvers.ddim import DDIM
 from genjax.solvers.euler import Euler
+from tests.solvers.solver_toys import bound, gaussian, keys, mixture, predictor
 
 
 class AdamsBashforth2(Solver):

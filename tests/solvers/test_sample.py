@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from solver_toys import bound, gaussian, keys, predictor
 
 from genjax.core import keys as keys_lib
 from genjax.core.arrays import bcast
 from genjax.process.table import Table
 from genjax.solvers import GRIDS, GUIDANCES, SOLVERS, noise, pad, sample
+from tests.solvers.solver_toys import bound, gaussian, keys, predictor
 
 EVERY = [
     ("ddpm", {}, lambda n: n),

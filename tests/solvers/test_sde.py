@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from solver_toys import bound, gaussian, moments
 
 from genjax.core.errors import UserError
 from genjax.process.gaussian import VP, Cosine, RectifiedFlow
 from genjax.solvers import GRIDS
+from tests.solvers.solver_toys import bound, gaussian, moments
 
 SIT_GRID = GRIDS.build({"name": "uniform", "last": 0.04})
 

@@ -6,7 +6,7 @@ import os
 import signal
 
 import jax
-import loop_toys as toys
+from tests.training import loop_toys as toys
 import numpy as np
 import pytest
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import loop_toys as toys
+from tests.training import loop_toys as toys
 import numpy as np
 import pytest
 

@@ -41,5 +41,5 @@ def test_damage_is_named(tmp_path):
     with pytest.raises(UserError, match=r"model.json: not readable"):
         native.read_native(str(tmp_path))
     (tmp_path / "model.json").write_text('{"network": {"name": "dit", "widht": 8}}')
-    with pytest.raises(UserError, match="model.json: network.widht: unknown key"):
+    with pytest.raises(UserError, match=r"model\.json: network\.widht: unknown key"):
         native.read_native(str(tmp_path))
