@@ -6,13 +6,14 @@ defaults of the class registered under that name.
 """
 
 import dataclasses
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from genjax.cli.schema import Run
 
 
-def get_base() -> ConfigDict:
+def get_base() -> Any:
     """Returns the defaults, locked: assigning a key that the schema does not have fails."""
     defaults = {f.name: getattr(Run(), f.name) for f in dataclasses.fields(Run)}
     return ConfigDict(_plain(defaults))

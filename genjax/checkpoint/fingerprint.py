@@ -12,7 +12,6 @@ from jax import lax
 from genjax.core.arrays import Array
 
 
-@jax.jit
 def _weighted_sum(x: Array) -> Array:
     if x.dtype == jnp.bool_:
         x = x.astype(jnp.uint8)
@@ -26,8 +25,13 @@ def _weighted_sum(x: Array) -> Array:
     return jnp.sum(bits * (index * np.uint32(2654435761) | np.uint32(1)), dtype=jnp.uint32)
 
 
+@jax.jit
+def _weighted_sums(flat: dict[str, Array]) -> dict[str, Array]:
+    # One program for all: separate ones, each with a sum over all devices, may wait for each other
+    # where virtual devices share few threads.
+    return {k: _weighted_sum(v) for k, v in flat.items()}
+
+
 def fingerprints(flat: dict[str, Array]) -> dict[str, int]:
     """Returns a 32-bit checksum for every array (each of real numbers, integers or booleans)."""
-    return {
-        k: int(v) for k, v in jax.device_get({k: _weighted_sum(v) for k, v in flat.items()}).items()
-    }
+    return {k: int(v) for k, v in jax.device_get(_weighted_sums(flat)).items()}

@@ -47,7 +47,6 @@ def train(run: Any, full: Mapping, path: str) -> Any:
     from genjax.checkpoint import Checkpoints, Workdir
     from genjax.cli import hooks, streams
     from genjax.cli.workdir import write_config
-    from genjax.core import keys
     from genjax.core.tree import size
     from genjax.parallel import initialize
     from genjax.training.loop import Loop
@@ -55,6 +54,7 @@ def train(run: Any, full: Mapping, path: str) -> Any:
 
     initialize()
     logging.basicConfig(format="%(message)s")
+    params = _shapes(run)
     mesh, workdir = run.mesh.build(), Workdir(path)
     begun = Checkpoints(workdir).latest() is not None
     if begun:
@@ -66,33 +66,44 @@ def train(run: Any, full: Mapping, path: str) -> Any:
         from genjax.cli.warm_start import warm_start
 
         start = warm_start(run)  # reads the weights now: a wrong file is found before any writing
-    lead = jax.process_index() == 0
-    if lead:
-        workdir.create()
+
+    def begin() -> None:
         if not begun:
             streams.first_batch(run, opened, workdir)
-        params = jax.eval_shape(lambda: run.task.init(keys.key(0, "init")))["params"]
         write_config(
             workdir, full, params=size(params), mesh=mesh.shape, frozen=streams.frozen_record(run)
         )
-    loop = Loop(
-        task=run.task,
-        workdir=workdir,
-        seed=run.seed,
-        batch={name: s.batch for name, s in run.data.items()},
-        open_streams=streams.opener(run, opened, mesh),
-        optimizers=run.optimizer,
-        emas=run.ema,
-        mesh=mesh,
-        rules=run.rules,
-        train=run.train,
-        checkpoint=run.checkpoint,
-        log=run.log,
-        hooks=hooks.of(run, mesh, opened),
-        config=full,
-        warm_start=start,
+
+    return train_loop(
+        Loop(
+            task=run.task,
+            workdir=workdir,
+            seed=run.seed,
+            batch={name: s.batch for name, s in run.data.items()},
+            open_streams=streams.opener(run, opened, mesh),
+            optimizers=run.optimizer,
+            emas=run.ema,
+            mesh=mesh,
+            rules=run.rules,
+            train=run.train,
+            checkpoint=run.checkpoint,
+            log=run.log,
+            hooks=hooks.of(run, mesh, opened),
+            config=full,
+            warm_start=start,
+            begin=begin,
+        )
     )
-    return train_loop(loop)
+
+
+def _shapes(run: Any) -> Any:
+    """Returns the parameters' shapes; raises `UserError` where the network does not fit."""
+    from genjax.core import keys
+
+    try:
+        return jax.eval_shape(lambda: run.task.init(keys.key(0, "init")))["params"]
+    except ValueError as error:
+        raise UserError(f"config.task.model: {error}") from error
 
 
 def _refuse_changes(workdir: Any, full: Mapping) -> None:

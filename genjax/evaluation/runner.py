@@ -78,7 +78,7 @@ def evaluate(
         real = _reference(reference, network, known, settings)
         found = _gather(samples, network, wanted, settings)
         others = [
-            _gather(_comparable(c, samples), network, _possible(c, wanted), settings)
+            _gather(_comparable(c, samples, settings.seed), network, _possible(c, wanted), settings)
             for c in context
         ]
         for name, metric in group.items():
@@ -170,13 +170,19 @@ def _check(samples, reference, metrics, extractors) -> None:
         raise UserError(f"{samples.name}: one image has no covariance; give more images")
 
 
-def _comparable(other: ImageSet, samples: ImageSet) -> ImageSet:
-    """Other sets show the same N as the samples, as far as they have it: the bias is that of N."""
+def _comparable(other: ImageSet, samples: ImageSet, seed: int) -> ImageSet:
+    """Returns as many images as there are samples, where the set has them: the bias is that of N.
+
+    They are drawn at random, for data sets may be sorted by class.
+    """
     if other.shape != samples.shape:
         raise UserError(
             f"{other.name}: images {list(other.shape)} are no scale for {list(samples.shape)}"
         )
-    return other.take(np.arange(samples.size)) if other.size > samples.size else other
+    if other.size <= samples.size:
+        return other
+    chosen = np.random.default_rng(seed).choice(other.size, samples.size, replace=False)
+    return other.take(np.sort(chosen))
 
 
 def _possible(images: ImageSet, wanted: frozenset[str]) -> frozenset[str]:

@@ -56,7 +56,7 @@ class Linear(nn.Module):
             (*contracted, *self.features),
             jnp.float32,
         )
-        kernel = gather(kernel, self.names)
+        kernel = gather(kernel.astype(self.dtype), self.names)
         axes = tuple(range(x.ndim - self.inputs, x.ndim)), tuple(range(self.inputs))
         y = jax.lax.dot_general(x.astype(self.dtype), kernel.astype(self.dtype), (axes, ((), ())))
         if self.use_bias:

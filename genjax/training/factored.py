@@ -58,7 +58,7 @@ def scale_by_factored_moments(
         )
 
     def update(updates, state, params=None):
-        count = optax.safe_increment(state.count)
+        count = jnp.asarray(optax.safe_increment(state.count))
         t = count.astype(jnp.float32)
         decay = b2 * (1.0 - b2 ** (t - 1.0)) / (1.0 - b2**t)
 

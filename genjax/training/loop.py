@@ -42,7 +42,7 @@ from genjax.training.step import Recipe, make_step
 from genjax.training.stopping import EXIT_CODE, Stopping
 from genjax.training.throughput import Chrono, Throughput
 from genjax.training.trace import Trace
-from genjax.training.writers import open_writers
+from genjax.training.writers import check_writers, open_writers
 
 # A training step costs three forward passes: one forward, two backward.
 _PASSES = 3
@@ -60,6 +60,7 @@ class Loop:
     `warm_start`: the initial parameters (network -> tree) to those that replace them, for some
     networks; called only where a run begins.
     `hooks`: see `hooks.py`; they run in this order, before a checkpoint of the same moment.
+    `begin`: called on process 0 when the input has been found right, before anything is written.
     """
 
     task: Task
@@ -77,18 +78,17 @@ class Loop:
     hooks: tuple[Hook, ...] = ()
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     warm_start: Callable[[dict[str, Tree]], Mapping[str, Tree]] | None = None
+    begin: Callable[[], None] = lambda: None
 
 
 def train(run: Loop) -> TrainState:
     """Returns the state after `run.train.images` images; see the module for what it raises."""
     task, mesh, rules, players = run.task, run.mesh, run.rules, run.task.players
     _check_batches(run)
+    check_writers(run.log)
     main, total_images = next(iter(task.streams)), run.train.images
     batch_size = run.batch[main]
     total_steps = -(-total_images // batch_size)
-    lead = jax.process_index() == 0
-    if lead:
-        run.workdir.create()
 
     # --- state: restored from the newest checkpoint, or born sharded --------------------------
 
@@ -119,10 +119,32 @@ def train(run: Loop) -> TrainState:
             state = restart(state, run.warm_start(state.params))
     frozen = place_frozen(task.load_frozen(), mesh, rules)
 
+    # --- the step, traced before anything is written: what does not fit shows here -------------
+
+    recipe = Recipe(
+        players=players,
+        transforms=tx,
+        emas=run.emas,
+        batch=batch_size,
+        accumulate=run.train.accumulate,
+        mesh=mesh,
+        rules=rules,
+        shardings=jax.tree.map(lambda x: x.sharding, abstract),
+    )
+    seed, total = np.uint32(run.seed), np.uint32(total_images)
+    first = acting(players, step)
+    one_step = make_step(recipe, first)
+    wanted = {main, *(name for p in first for name in p.streams)}
+    rows = {name: _row_shapes(run, name) for name in task.streams if name in wanted}
+    jax.eval_shape(one_step, abstract, frozen, rows, seed, total)
+
     # --- data, from where the state stands -----------------------------------------------------
 
     read = {s: consumed(players, s, s == main, step) * run.batch[s] for s in task.streams}
     streams = run.open_streams(read)
+    if jax.process_index() == 0:
+        run.workdir.create()
+        run.begin()
 
     # --- what happens beside the steps ---------------------------------------------------------
 
@@ -184,18 +206,8 @@ def train(run: Loop) -> TrainState:
 
     # --- the loop ------------------------------------------------------------------------------
 
-    recipe = Recipe(
-        players=players,
-        transforms=tx,
-        emas=run.emas,
-        batch=batch_size,
-        accumulate=run.train.accumulate,
-        mesh=mesh,
-        rules=rules,
-        shardings=jax.tree.map(lambda x: x.sharding, abstract),
-    )
-    compiled: dict[tuple[str, ...], Callable] = {}
-    seed, total = np.uint32(run.seed), np.uint32(total_images)
+    steps: dict[tuple[str, ...], Callable] = {tuple(p.name for p in first): one_step}
+    compiled: set[tuple[str, ...]] = set()
     with contextlib.ExitStack() as closing:
         closing.callback(checkpoints.close)
         closing.callback(writers.close)
@@ -212,12 +224,12 @@ def train(run: Loop) -> TrainState:
             layout.update({s: jax.eval_shape(lambda b: b, batch[s]) for s in batch.keys() - layout})
             trace.before_step(images)
             names = tuple(p.name for p in now)
-            if names in compiled:
-                state, report = compiled[names](state, frozen, batch, seed, total)
-            else:
-                compiled[names] = make_step(recipe, now)
-                with chrono.pause():  # compiling is no part of the rate
-                    state, report = compiled[names](state, frozen, batch, seed, total)
+            if names not in steps:
+                steps[names] = make_step(recipe, now)
+            # Compiling is no part of the rate.
+            with contextlib.nullcontext() if names in compiled else chrono.pause():
+                state, report = steps[names](state, frozen, batch, seed, total)
+            compiled.add(names)
             before, step, images = images, step + 1, images + batch_size
             meter.add(step, images, report)
 
@@ -247,6 +259,14 @@ def train(run: Loop) -> TrainState:
             raise SystemExit(EXIT_CODE)
         writers.say(f"done: step {step:,}, {images:,} images")
     return state
+
+
+def _row_shapes(run: Loop, stream: str) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of a global batch of a stream, as the task declares them."""
+    return {
+        field: jax.ShapeDtypeStruct((run.batch[stream], *spec.shape), spec.dtype)
+        for field, spec in run.task.streams[stream].items()
+    }
 
 
 def _label(name: str, player: str, players: tuple) -> str:

@@ -25,7 +25,7 @@ from genjax.training.factored import scale_by_factored_moments, scale_by_paramet
 from genjax.training.schedules import SCHEDULES
 
 Transform = optax.GradientTransformation
-Rate = Callable[[Array], Array]  # optimiser updates done -> learning rate
+Rate = optax.Schedule  # optimiser updates done -> learning rate
 Factors = tuple[tuple[str, float], ...]
 _DTYPES = ("float32", "bfloat16")
 
@@ -236,10 +236,10 @@ class Adafactor(Optimizer):
 def _scheduled_decay(rate: Rate, decay: Tree) -> Transform:
     """Returns the transform that adds lr x decay x parameter."""
 
-    def update(updates, count, params=None):
-        lr = rate(count)
+    def update(updates, state, params=None):
+        lr = rate(state)
         add = _with_trees(lambda u, p, factor: u + lr * factor * p if factor else u, decay)
-        return add.update(updates, optax.EmptyState(), params)[0], optax.safe_increment(count)
+        return add.update(updates, optax.EmptyState(), params)[0], optax.safe_increment(state)
 
     return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 

@@ -139,8 +139,6 @@ class WandB:
     """A run of Weights & Biases that continues when the workdir's run does."""
 
     def __init__(self, workdir: Workdir, project: str, config: Mapping):
-        if importlib.util.find_spec("wandb") is None:
-            raise UserError("config.log.wandb: wandb is not installed; pip install it, or set ''")
         import wandb
 
         name = workdir.url()
@@ -239,6 +237,12 @@ class Writers:
     def close(self) -> None:
         for writer in reversed(self._all):
             writer.close()
+
+
+def check_writers(settings: LogSettings) -> None:
+    """Raises `UserError` where `settings` asks for what is not installed."""
+    if settings.wandb and importlib.util.find_spec("wandb") is None:
+        raise UserError("config.log.wandb: wandb is not installed; pip install it, or set ''")
 
 
 def open_writers(

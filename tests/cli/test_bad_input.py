@@ -199,7 +199,7 @@ CASES = {
     "unknown store": (lambda t: train("nosuch://bucket/run"), "nosuch"),
     "pickle as weights": (pickle_as_weights, "model.pt"),
     "nonsense as weights": (not_safetensors, "model.safetensors"),
-    "wrong-shaped weights": (wrong_shaped_weights, "m.safetensors"),
+    "wrong-shaped weights": (wrong_shaped_weights, "x_embedder.proj.weight"),
     "no weights there": (
         lambda t: train(t / "r", init__model=str(t / "nothing")),
         "config.init.model",

@@ -28,5 +28,5 @@ def test_global_arrays_of_two_processes(processes, spec, shards):
 
 
 def test_a_failing_process_ends_the_run_with_its_message(processes):
-    with pytest.raises(AssertionError, match="mesh.tensor=3"):
+    with pytest.raises(AssertionError, match=r"mesh\.tensor=3"):
         processes("worker_arrays.py", '{"tensor": 3}', processes=2, devices=1)

@@ -107,6 +107,15 @@ def test_batch_size_does_not_matter_and_padding_counts_nothing():
     assert a["metrics"]["fid"]["value"] == pytest.approx(b["metrics"]["fid"]["value"], rel=1e-5)
 
 
+def test_other_sets_are_thinned_at_random():
+    samples, reference = sets(n=100)
+    images, labels = digits_like(1000, 3)
+    order = np.argsort(labels, kind="stable")  # as data sets sorted by class are
+    by_class = of_arrays("sorted", images[order], labels[order])
+    entry = run(samples, reference, "spread", context=[by_class])["metrics"]["spread"]
+    assert entry["context"]["sorted"]["value"] == pytest.approx(1, abs=0.15)
+
+
 def test_distance_of_the_reference_to_itself_is_zero():
     _, reference = sets()
     report = run(dataclasses.replace(reference.images, name="same"), reference, "fid")

@@ -1,6 +1,7 @@
 """DiT: the sheet's parameter counts, operations and initialisation; scan, masks, features."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -72,7 +73,7 @@ def test_operations_are_those_of_the_program():
 def test_initialisation_is_the_sheet_s():
     module = DiT(patch=2, width=64, depth=3, heads=4, num_classes=9)
     x, t, y = batch(4)
-    variables = nn.unbox(module.init(jax.random.key(0), x, t, y))
+    variables = nn.unbox(jax.jit(module.init)(jax.random.key(0), x, t, y))
     p = flatten(variables["params"])
     for name, fans in {
         "blocks/attention/qkv/kernel": 4 * 64,
@@ -92,9 +93,8 @@ def test_initialisation_is_the_sheet_s():
     for name in p:
         if name.endswith("bias") or name.startswith(("final", "blocks/modulation")):
             assert not np.any(p[name]), name
-    out, grads = jax.value_and_grad(lambda v: jnp.sum(jnp.abs(module.apply(v, x, t, y) - 1)))(
-        variables
-    )
+    distance = jax.jit(jax.value_and_grad(lambda v: jnp.sum(jnp.abs(module.apply(v, x, t, y) - 1))))
+    out, grads = distance(variables)
     assert float(out) == x.size * 2  # the output is exactly 0
     moved = {k for k, g in flatten(grads["params"]).items() if np.any(g)}
     assert moved == {"final/kernel", "final/bias"}
@@ -162,18 +162,25 @@ def test_forward_equals_the_equations_also_for_images_that_are_not_square():
         np.testing.assert_allclose(found[i], want, atol=2e-4 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("changes", [{"remat": r} for r in ("full", "dots", "weights")]
-                         + [{"unroll": 2}, {"unroll": 3}])  # fmt: skip
-def test_remat_and_unrolling_change_nothing(changes):
+@pytest.fixture(scope="module")
+def gradients():
+    """Returns a function: module -> loss and gradients on one batch, cached."""
     x, t, y = batch()
     variables = filled(TINY)
 
+    @functools.cache
     def value(module):
-        return jax.jit(jax.value_and_grad(lambda v: jnp.sum(module.apply(v, x, t, y) ** 2)))(
-            variables
-        )
+        square = lambda v: jnp.sum(module.apply(v, x, t, y) ** 2)  # noqa: E731
+        return jax.jit(jax.value_and_grad(square))(variables)
 
-    want, found = value(TINY), value(dataclasses.replace(TINY, **changes))
+    return value
+
+
+@pytest.mark.parametrize(
+    "changes", [*({"remat": r} for r in ("full", "dots", "weights")), {"unroll": 2}, {"unroll": 3}]
+)
+def test_remat_and_unrolling_change_nothing(changes, gradients):
+    want, found = gradients(TINY), gradients(dataclasses.replace(TINY, **changes))
     np.testing.assert_allclose(found[0], want[0], rtol=1e-5)
     for a, b in zip(jax.tree.leaves(found[1]), jax.tree.leaves(want[1])):
         np.testing.assert_allclose(a, b, atol=1e-4 * float(jnp.abs(b).max()))

@@ -79,5 +79,5 @@ def test_processes_count_as_slices_when_asked_for_without_slices():
         [0] * 4,
         [1] * 4,
     ]
-    with pytest.raises(UserError, match="mesh.dcn_data=3"):
+    with pytest.raises(UserError, match=r"mesh\.dcn_data=3"):
         MeshSpec(dcn_data=3).layout(devices)

@@ -7,11 +7,12 @@ import numpy as np
 import optax
 import pytest
 from flax.linen import meta
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from genjax.core.errors import UserError
 from genjax.core.tree import flatten
-from genjax.parallel import MeshSpec, Rules, active, constrain, state_shardings, using
+from genjax.parallel import MeshSpec, Rules, active, constrain, gather, state_shardings, using
 
 SPLIT_ALL = Rules(replicate_below=0)
 
@@ -228,3 +229,37 @@ def test_using_restores_what_was_before(mesh):
 def test_wrong_number_of_names_is_refused():
     with pytest.raises(ValueError, match="2 axis names"):
         constrain(jnp.ones((2, 2, 2)), ("batch", "embed"))
+
+
+def test_gather_keeps_rows_where_the_partitioner_would_permute_them():
+    """h + g (x @ w): wrong in jax 0.10.2 and 0.12 on this mesh if w stays split over fsdp."""
+    mesh = MeshSpec(data=2, fsdp=2, tensor=2).build()
+    rng = np.random.default_rng(0)
+    h, g, x = (rng.normal(size=(8, n)).astype(np.float32) for n in (16, 16, 32))
+    w = rng.normal(size=(32, 16)).astype(np.float32)
+    batch, split = ("data", "fsdp"), NamedSharding(mesh, P("tensor", "fsdp"))
+    args = [
+        jax.device_put(a, NamedSharding(mesh, spec))
+        for a, spec in ((h, P(batch)), (g, P(batch, "tensor")), (x, P(batch, "tensor")))
+    ]
+
+    def loss(w, h, g, x):
+        with using(mesh):
+            y = constrain(h + g * (x @ gather(w, ("mlp", "embed"))), ("batch", None))
+        return jnp.sum(jnp.sin(y)), y
+
+    step = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (_, y), gradient = step(jax.device_put(w, split), *args)
+    np.testing.assert_allclose(y, h + g * (x @ w), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(gradient, x.T @ (np.cos(h + g * (x @ w)) * g), rtol=1e-3, atol=1e-3)
+    assert gradient.sharding == split
+
+
+def test_gather_changes_nothing_where_nothing_is_split_over_the_batch(mesh):
+    w = jnp.ones((6, 8))
+    assert gather(w, ("embed", "mlp")) is w
+    with using(mesh):
+        assert gather(w, ("mlp", None)) is w
+        assert gather(jnp.ones((5, 8)), ("embed", None)).shape == (5, 8)  # not divisible: whole
+    with using(MeshSpec().build()):
+        assert gather(w, ("embed", "mlp")) is w

@@ -145,3 +145,16 @@ def test_float32_coefficients_follow_the_host(kind):
             got = jax.jit(lambda t, f=f, process=process: f(process, t))(jnp.asarray(t))
             want = f(process, np.asarray(t, np.float64))
             np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-7)
+
+
+def test_reversed_velocity_is_what_sit_released():
+    """Their time s = 1 - t runs from noise to data, and the linear path's target is x0 - eps."""
+    process, kind = RectifiedFlow(), PRECONDS.build({"name": "velocity", "reverse": True})
+    rng = np.random.default_rng(0)
+    x0, eps, t = rng.normal(size=(3, 2)), rng.normal(size=(3, 2)), np.array([0.0, 0.3, 1.0])
+    target = kind.target(process, t, x0, eps)
+    np.testing.assert_allclose(target, x0 - eps, rtol=1e-15)
+    np.testing.assert_allclose(kind.c_noise(process, t), 1 - t, rtol=1e-6)
+    x = process.perturb(x0, eps, t)
+    skip, out = kind.c_skip(process, t), kind.c_out(process, t)
+    np.testing.assert_allclose(skip[:, None] * x + out[:, None] * target, x0, atol=1e-15)

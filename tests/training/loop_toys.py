@@ -19,6 +19,9 @@ from genjax.training.settings import CheckpointSettings, LogSettings, TrainSetti
 BATCH = 16
 
 
+SPECS = {"x": ArraySpec((2,)), "target": ArraySpec((2,)), "weight": ArraySpec(())}
+
+
 class MLP(nn.Module):
     out: int = 2
 
@@ -49,7 +52,7 @@ class Pair:
 
     @property
     def streams(self):
-        return {"main": {"x": ArraySpec((2,))}}
+        return {"main": SPECS}
 
     @property
     def players(self):
@@ -91,7 +94,7 @@ class Gan:
 
     @property
     def streams(self):
-        return {"main": {"x": ArraySpec((2,))}, "prior": {"z": ArraySpec((2,))}}
+        return {"main": SPECS, "prior": {"z": ArraySpec((2,))}}
 
     @property
     def players(self):
