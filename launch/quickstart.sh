@@ -9,15 +9,17 @@ judge=runs/digits-classifier
 genjax train --config configs/classifier/digits.py --workdir "$judge"
 genjax train --config configs/quickstart.py --workdir "$run"
 genjax sample --workdir "$run" --num 1000 --out "$run/samples.npz" --grid "$run/samples.png"
-genjax eval --samples "$run/samples.npz" --workdir "$run" --reference digits \
-  --extractor "classifier:$judge" --metrics fid,label_agreement,spread,nearest \
-  --json "$run/eval.json"
+genjax eval --samples "$run/samples.npz" --reference digits --extractor "classifier:$judge" \
+  --metrics label_agreement,spread,nearest --json "$run/eval.json"
+# The Frechet distance to held-out digits, beside that of the real training digits.
+genjax eval --samples "$run/samples.npz" --reference digits:test --heldout digits:train \
+  --extractor "classifier:$judge" --metrics fid --json "$run/eval_heldout.json"
 
 cat <<EOF
 
 Done. Look at
   $run/samples.png     1,000 samples, ten columns of classes
-  $run/eval.json       the figures above with their protocols
+  $run/eval*.json      the figures above with their protocols
   $run/metrics.jsonl   the training curve ($run/tensorboard/ for TensorBoard)
 Next
   genjax sample --workdir $run --num 16 --labels 3,8 --guidance 3 --out some.npz --grid some.png

@@ -33,6 +33,8 @@ extras="${extras#,}"
 stamp="$VIRTUAL_ENV/.genjax-$(cksum < setup.py | cut -d' ' -f1)-${extras//,/-}"
 if [ ! -f "$stamp" ]; then
   echo "launch: installing genjax${extras:+ with $extras} into $VIRTUAL_ENV"
-  python -m pip install --quiet --disable-pip-version-check -e ".${extras:+[$extras]}"
+  log="$VIRTUAL_ENV/genjax-install.log"
+  python -m pip install --disable-pip-version-check -e ".${extras:+[$extras]}" >"$log" 2>&1 ||
+    { tail -20 "$log" >&2; echo "launch: the installation failed; all of it is in $log" >&2; exit 1; }
   touch "$stamp"
 fi

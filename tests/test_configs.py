@@ -91,12 +91,13 @@ def tiny_data(tmp_path_factory):
     variables = vae.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
     save("diffusers-vae", vae, variables, str(root / "vae.safetensors"))
     rng = np.random.default_rng(0)
-    writer = array_record.Writer(str(root / "moments"), shard=0, num_shards=1)
+    meta = {"num_classes": 1000}
+    writer = array_record.Writer(str(root / "moments"), meta, shard=0, num_shards=1)
     for i in range(16):
-        moments = rng.normal(size=(4, 4, 8)).astype(np.float32)
+        moments = rng.normal(size=(8, 8, 8)).astype(np.float32)
         writer.write({"moments": moments, "moments_flip": moments[:, ::-1], "label": np.int32(i)})
     writer.close()
-    array_record.finalise(str(root / "moments"), 1, {"num_classes": 1000})
+    array_record.finalise(str(root / "moments"), 1, meta)
     return root
 
 
@@ -120,9 +121,8 @@ def shrunken(config: dict, root: Path) -> dict:
             "task.sampler.steps": 4,
         }
     if config["task"].get("latents"):
-        patch = max(4 // model["patch"], 1) * model["patch"] * 8
         small |= {
-            "task.image": f"({patch},{patch},3)",
+            "task.image": "(64,64,3)",
             "task.codec.path": str(root / "vae.safetensors"),
             "task.codec.model.block_out_channels": "(8,8,8,8)",
             "task.codec.model.layers_per_block": 1,

@@ -14,7 +14,7 @@ def get_config():
     c.task = dict(
         name="diffusion",
         model=dict(
-            name="dit", patch=4, width=192, depth=6, heads=6, num_classes=10, learn_sigma=False
+            name="dit", patch=4, width=128, depth=6, heads=4, num_classes=10, learn_sigma=False
         ),
         process=dict(name="flow"),
         precond=dict(name="velocity", time_scale=1000.0),
@@ -24,22 +24,22 @@ def get_config():
         sampler=dict(
             solver=dict(name="heun"),
             grid=dict(name="uniform"),
-            guidance=dict(name="cfg", weight=1.5),
+            guidance=dict(name="cfg", weight=2.0),
             steps=25,
         ),
     )
-    c.data.main = dict(source=dict(name="fashion_mnist"), batch=128)
+    c.data.main = dict(source=dict(name="fashion_mnist"), batch=64)
     c.optimizer.model = dict(
         name="adamw",
-        learning_rate=6e-4,
+        learning_rate=1e-3,
         weight_decay=0.0,
-        schedule=dict(name="cosine", warmup=25_600),
+        schedule=dict(name="cosine", warmup=12_800),
         clip=1.0,
     )
     c.ema = dict(main=dict(name="warmup", decay=0.999))
-    c.train.images = 1_000_000
+    c.train.images = 64 * 4_700  # five epochs
     c.log.every_images = 10_000
-    c.checkpoint.every_images = 200_000
-    c.samples.every_images = 200_000
-    c.heldout.every_images = 200_000
+    c.checkpoint.every_images = 75_000
+    c.samples.every_images = 75_000
+    c.heldout.every_images = 75_000
     return c

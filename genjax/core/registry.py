@@ -125,7 +125,7 @@ def _expand_value(field, hint, value, path: str):
     if registry is not None and value is not None:
         if field.metadata.get("many"):
             return {k: registry.expand(v, f"{path}.{k}") for k, v in value.items()}
-        return registry.expand(value, path)
+        return registry.expand(_with_default_name(field, value), path)
     if dataclasses.is_dataclass(hint) and not dataclasses.is_dataclass(value):
         return expand(hint, value, path)  # pyright: ignore[reportArgumentType]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -134,6 +134,18 @@ def _expand_value(field, hint, value, path: str):
     if typing.get_origin(hint) is dict and len(args) == 2 and dataclasses.is_dataclass(args[1]):
         return {k: expand(args[1], v, f"{path}.{k}") for k, v in check(dict, value, path).items()}
     return check(hint, value, path)
+
+
+def _with_default_name(field, value):
+    """Returns a choice without a name as a change of the field's default choice."""
+    if isinstance(value, Mapping) and "name" not in value:
+        return {**_default(field), **value}
+    return value
+
+
+def _default(field) -> Mapping:
+    made = field.default_factory() if callable(field.default_factory) else {}
+    return made if isinstance(made, Mapping) else {}
 
 
 def _shallow(value) -> dict:

@@ -97,8 +97,20 @@ def _plain(q, k, v, mask, bias, causal, scale) -> Array:
         mask = visible if mask is None else mask & visible
     if mask is not None:
         logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+    weights = _softmax(logits).astype(v.dtype)
     return jnp.einsum("bhlm,bmhd->blhd", weights, v)
+
+
+@jax.custom_jvp
+def _softmax(logits: Array) -> Array:
+    """Returns the softmax over the last axis; its derivative keeps the result and nothing else."""
+    return jax.nn.softmax(logits, axis=-1)
+
+
+@_softmax.defjvp
+def _softmax_jvp(primals, tangents):
+    y, t = _softmax(*primals), tangents[0]
+    return y, y * (t - jnp.sum(y * t, axis=-1, keepdims=True))
 
 
 class SelfAttention(nn.Module):

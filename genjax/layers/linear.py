@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax.core.arrays import Array
-from genjax.parallel.rules import gather
+from genjax.parallel.rules import active, gather
 
 Initializer = Callable[..., Array]
 zeros: Initializer = nn.initializers.zeros_init()
@@ -33,10 +33,12 @@ def xavier(fan_in: int, fan_out: int) -> Initializer:
 
 
 class Linear(nn.Module):
-    """y = x W + b over the last `inputs` axes of x: [..., *in] -> [..., *features].
+    """y = f(x) W + b over the last `inputs` axes of x: [..., *in] -> [..., *features].
 
     The kernel is stored as [*in, *features] in float32 with the logical axis names `names` and
-    multiplied in `dtype`; `kernel_init` None is Xavier-uniform of the flattened matrix. Biases start at 0.
+    multiplied in `dtype`; `kernel_init` None is Xavier-uniform of the flattened matrix. Biases
+    start at 0. `activation` is f (None: the identity). The backward pass keeps x and the kernel as
+    they are, and computes f(x) and the kernel in `dtype` again.
     """
 
     features: tuple[int, ...]
@@ -44,6 +46,7 @@ class Linear(nn.Module):
     inputs: int = 1
     kernel_init: Initializer | None = None
     use_bias: bool = True
+    activation: Callable[[Array], Array] | None = None
     dtype: str = "float32"
 
     @nn.compact
@@ -56,9 +59,15 @@ class Linear(nn.Module):
             (*contracted, *self.features),
             jnp.float32,
         )
-        kernel = gather(kernel.astype(self.dtype), self.names)
-        axes = tuple(range(x.ndim - self.inputs, x.ndim)), tuple(range(self.inputs))
-        y = jax.lax.dot_general(x.astype(self.dtype), kernel.astype(self.dtype), (axes, ((), ())))
+
+        def product(x: Array, kernel: Array) -> Array:
+            kernel = gather(kernel.astype(self.dtype), self.names)
+            x = x if self.activation is None else self.activation(x)
+            return _product(x.astype(self.dtype), kernel, self.inputs)
+
+        # A function of this call's own: what is traced depends on the mesh, which JAX's cache of
+        # checkpointed functions does not know.
+        y = jax.checkpoint(product, prevent_cse=False)(x, kernel)
         if self.use_bias:
             bias = self.param(
                 "bias",
@@ -68,3 +77,18 @@ class Linear(nn.Module):
             )
             y = y + bias.astype(self.dtype)
         return y
+
+
+def _product(x: Array, kernel: Array, inputs: int) -> Array:
+    """Returns x W over the last `inputs` axes of x and the first of the kernel.
+
+    Under a mesh every axis stays its own, so that each can be split. Without one the product is
+    that of two matrices: with several contracted axes XLA's CPU compiler transposes copies of
+    activations and weights for the gradients (a tenth of a DiT's step).
+    """
+    if active() is None:
+        rows, contracted = x.shape[: x.ndim - inputs], math.prod(kernel.shape[:inputs])
+        flat = x.reshape(-1, contracted) @ kernel.reshape(contracted, -1)
+        return flat.reshape(*rows, *kernel.shape[inputs:])
+    axes = tuple(range(x.ndim - inputs, x.ndim)), tuple(range(inputs))
+    return jax.lax.dot_general(x, kernel, (axes, ((), ())))

@@ -8,15 +8,14 @@ import jax
 from genjax.core.arrays import Array
 from genjax.layers.linear import Linear
 
-
-@functools.partial(jax.checkpoint, prevent_cse=False)
-def gelu(x: Array) -> Array:
-    """Returns the tanh-approximate GELU; its backward pass keeps x only, not five products of x."""
-    return jax.nn.gelu(x, approximate=True)
+gelu = functools.partial(jax.nn.gelu, approximate=True)
 
 
 class Mlp(nn.Module):
-    """[..., d] -> [..., d]: Linear to `hidden`, tanh-approximate GELU, Linear back."""
+    """[..., d] -> [..., d]: Linear to `hidden`, tanh-approximate GELU, Linear back.
+
+    The backward pass keeps what enters the GELU and computes the GELU again.
+    """
 
     hidden: int
     dtype: str = "float32"
@@ -24,5 +23,6 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         h = Linear((self.hidden,), ("embed", "mlp"), dtype=self.dtype, name="in")(x)
-        h = gelu(h)
-        return Linear(x.shape[-1:], ("mlp", "embed"), dtype=self.dtype, name="out")(h)
+        return Linear(
+            x.shape[-1:], ("mlp", "embed"), activation=gelu, dtype=self.dtype, name="out"
+        )(h)

@@ -40,6 +40,11 @@ def test_defaults_and_nested_choices_are_filled_in_and_built():
     assert scene.more["a"] == Box(3) and scene.inner == Round(2.0)
 
 
+def test_a_choice_without_a_name_changes_the_default_choice():
+    full = expand(Scene, {"main": {"radius": 4}}, "c")
+    assert full["main"] == {"name": "round", "radius": 4.0, "marks": ()}
+
+
 def test_variant_gives_fields_that_the_choice_may_override():
     assert SHAPES.build({"name": "round", "variant": "big"}) == Round(9.0)
     assert SHAPES.build({"name": "round", "variant": "big", "radius": 3}) == Round(3.0)

@@ -157,7 +157,9 @@ def test_sit_drops_the_second_set_of_channels():
 
 def test_a_network_trained_here_is_written_with_its_positions():
     module = DiT(patch=2, width=16, depth=1, heads=2, num_classes=3)
-    params = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1))["params"]
+    params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1))[
+        "params"
+    ]
     variables = {"params": params, "constants": dit.constants(module, (8, 8))}
     tensors = weights.tensors("facebook-dit", module, variables)
     again, loaded = weights.load("facebook-dit", tensors, num_heads=2)

@@ -15,7 +15,7 @@ def params_of(**changes):
     fields = {"patch": 2, "width": 16, "depth": 2, "heads": 2, "num_classes": 10} | changes
     module = DiT(**fields)
     x = jnp.zeros((1, 8, 8, 3))
-    variables = module.init(jax.random.key(changes.get("depth", 0)), x, jnp.zeros(1))
+    variables = jax.jit(module.init)(jax.random.key(changes.get("depth", 0)), x, jnp.zeros(1))
     return nn.unbox(variables["params"])
 
 
