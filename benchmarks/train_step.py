@@ -63,7 +63,7 @@ def parameters(model: DiT, batch: dict[str, Array]) -> Any:
 
 def loss(model: DiT, params: Any, batch: dict[str, Array]) -> Array:
     """Returns the flow-matching loss on the first channels of the output."""
-    out = model.apply({"params": params}, batch["x"], batch["t"], batch["label"])
+    out: Any = model.apply({"params": params}, batch["x"], batch["t"], batch["label"])
     return jnp.mean((out[..., : SHAPE[-1]] - batch["target"]) ** 2)
 
 

@@ -56,7 +56,7 @@ class TorchStep:
         self.optimizer.step()
         with torch.no_grad():
             torch._foreach_lerp_(self.average, self.params, 1e-4)
-        return float(loss)
+        return float(loss.detach())
 
 
 def torch_product():
@@ -88,7 +88,7 @@ def main() -> None:
     ours, theirs = Step(model, batch), TorchStep(batch)
     multiply, operations = product("float32")
     multiply_torch = torch_product()
-    best = dict.fromkeys(("ours", "theirs", "jax", "torch"), float("inf"))
+    best: dict[str, float] = dict.fromkeys(("ours", "theirs", "jax", "torch"), float("inf"))
     for _ in range(args.rounds):
         best["jax"] = min(best["jax"], seconds(multiply))
         best["ours"] = min(best["ours"], seconds(ours))

@@ -14,7 +14,7 @@ from genjax.cli.schema import Run
 
 
 def get_base() -> Any:
-    """Returns the defaults, locked: assigning a key that the schema does not have fails."""
+    """Returns the defaults; a key that the schema does not have is refused when a run is built."""
     defaults = {f.name: getattr(Run(), f.name) for f in dataclasses.fields(Run)}
     return ConfigDict(_plain(defaults))
 

@@ -153,12 +153,18 @@ class Checkpoints:
         try:
             meta = self._states.meta(step)
             _compare(f"{self.workdir.path}: step {step}", meta["leaves"], wanted, exact)
-            out = self._states.read(step, meta["leaves"], wanted)
+            out = self._states.load(step, wanted)
         except Damaged as error:
             reason = str(error)
+        # Checksums take all processes, so they wait until it is known that all could read.
         if _all_agree(out is not None):
             assert out is not None
-            return out, meta
+            try:
+                self._states.verify(out, meta["leaves"])
+            except Damaged as error:
+                reason = str(error)
+            if _all_agree(not reason):
+                return out, meta
         _log.warning(
             "checkpoint of step %d is damaged (%s); trying the one before it",
             step,

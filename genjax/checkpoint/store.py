@@ -11,7 +11,10 @@ file that says "complete" last; that takes one process and does not run in the b
 
 import contextlib
 import json
+import logging
+import os
 import posixpath
+import sys
 import tempfile
 from collections.abc import Mapping
 from functools import cached_property
@@ -25,13 +28,9 @@ from etils import epath
 
 from genjax.checkpoint.fingerprint import fingerprints
 from genjax.checkpoint.workdir import Workdir
-from genjax.core.errors import UserError
+from genjax.core.errors import FULL, SaveFailed, UserError
 
 _COMPLETE = "commit_success.txt"
-
-
-class SaveFailed(RuntimeError):
-    """A checkpoint could not be written (a full disk, say); the earlier ones are intact."""
 
 
 class Damaged(Exception):
@@ -129,9 +128,9 @@ class Store:
             self.clean()
         steps = self.steps()
         rest = f"the last complete one is of step {steps[-1]}" if steps else "there is none yet"
-        reason = " ".join(str(error).split())[:300]
         raise SaveFailed(
-            f"{self.workdir.path}: {self.folder}/{step} could not be written ({reason}); {rest}"
+            f"{self.workdir.path}: {self.folder}/{step} could not be written ({_reason(error)}); "
+            f"{rest}"
         ) from error
 
     def clean(self) -> None:
@@ -158,23 +157,34 @@ class Store:
             self.workdir.remove(self._name(step))
 
     def read(self, step: int, leaves: Mapping, wanted: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """Returns the arrays of `load`, proved by `verify`. Raises `Damaged`."""
+        out = self.load(step, wanted)
+        self.verify(out, leaves)
+        return out
+
+    def load(self, step: int, wanted: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Returns the arrays called for by `wanted` (path -> shape, dtype and sharding).
 
-        `leaves` is that of `meta`, with which `wanted` must agree. Raises `Damaged`.
+        No process waits for another here. `wanted` must agree with `meta`. Raises `Damaged`.
         """
         stored = {k: v for k, v in wanted.items() if v.size}
         out = {k: _zeros(v) for k, v in wanted.items() if not v.size}
         try:
-            out |= self._read_arrays(step, stored)
-            sums = fingerprints({k: out[k] for k in stored})
+            return out | self._read_arrays(step, stored)
         except Exception as error:
             if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
                 raise  # no fault of the file, and no reason to fall back
             raise Damaged(" ".join(str(error).split())[:300]) from error
+
+    def verify(self, arrays: Mapping[str, jax.Array], leaves: Mapping) -> None:
+        """Raises `Damaged` unless the arrays have the checksums in `leaves`, that of `meta`.
+
+        A checksum of an array that several processes share takes all of them.
+        """
+        sums = fingerprints({k: v for k, v in arrays.items() if v.size})
         changed = [k for k, v in sums.items() if v != leaves[k][2]]
         if changed:
             raise Damaged(f'the checksum of "{changed[0]}" is wrong')
-        return out
 
     def _read_arrays(self, step: int, wanted: Mapping[str, Any]) -> dict[str, jax.Array]:
         if not wanted:
@@ -204,3 +214,30 @@ class Store:
 
 def _zeros(spec) -> jax.Array:
     return jax.jit(lambda: jnp.zeros(spec.shape, spec.dtype), out_shardings=spec.sharding)()
+
+
+def _reason(error: Exception) -> str:
+    """Returns what an error of orbax says, in a line."""
+    text = " ".join(str(error).split())
+    full = (line for line in map(os.strerror, FULL) if line in text)  # its stores nest messages
+    return next(full, text[:300])
+
+
+def report_once() -> None:
+    """Keeps orbax's threads from printing what `SaveFailed` tells in a line.
+
+    Each thread of a save that fails logs its traceback, and callbacks to those that gave up print
+    theirs. For commands: there, every checkpoint of the process is genjax's.
+    """
+    logging.getLogger("absl").addFilter(_not_of_orbax)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _show_unraisable
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and "orbax" in record.pathname)
+
+
+def _show_unraisable(unraisable) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)

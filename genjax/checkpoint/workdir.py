@@ -1,5 +1,6 @@
 """A run's folder, on a disk or in an object store: the same few operations for both."""
 
+import contextlib
 import dataclasses
 import json
 import posixpath
@@ -9,7 +10,7 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from genjax.core.errors import UserError
+from genjax.core.errors import UserError, is_full
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,10 @@ class Workdir:
         return self.at(*names) if self.local else self.fs.unstrip_protocol(self.at(*names))
 
     def create(self) -> None:
-        """Makes the folder and proves that files can be written there, or raises `UserError`."""
+        """Makes the folder and proves that files can be written there, or raises `UserError`.
+
+        A full disk is an `OSError` as it is everywhere else.
+        """
         probe = ".genjax-probe"
         try:
             self._make_folder(self.at())
@@ -63,6 +67,10 @@ class Workdir:
                 f.write(b"genjax")
             self.remove(probe)
         except Exception as error:  # every store's driver has its own
+            with contextlib.suppress(Exception):
+                self.remove(probe)
+            if isinstance(error, OSError) and is_full(error):
+                raise
             if self.local and not isinstance(error, OSError):
                 raise
             reason = getattr(error, "strerror", None) or error
@@ -102,9 +110,15 @@ class Workdir:
             with self.open(name, "wb") as f:
                 f.write(content)
             return
-        with self.open(name + ".tmp", "wb") as f:
-            f.write(content)
-        self.fs.mv(self.at(name + ".tmp"), self.at(name))
+        partial = name + ".tmp"
+        try:
+            with self.open(partial, "wb") as f:
+                f.write(content)
+            self.fs.mv(self.at(partial), self.at(name))
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self.remove(partial)
+            raise
 
     def remove(self, *names: str) -> None:
         """Removes a file or a folder with all that is in it."""

@@ -1,7 +1,7 @@
 """The `genjax` command: finds the sub-command and turns failures into exit codes.
 
 Exit codes: 0 done; 2 the input is wrong (one line on standard error); 3 training diverged;
-143 stopped by SIGTERM after saving; 1 anything else.
+143 stopped by SIGTERM after saving; 1 anything else (a full disk in one line too).
 """
 
 import argparse
@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from genjax.core.errors import Diverged, UserError
+from genjax.core.errors import Diverged, SaveFailed, UserError, is_full
 
 COMMANDS = {
     "train": "train a model from a config (a second call on the same workdir resumes)",
@@ -40,6 +40,14 @@ def main(argv: list[str] | None = None) -> int:
     except Diverged as error:
         print(f"genjax: diverged: {error}", file=sys.stderr)
         return 3
+    except SaveFailed as error:
+        print(f"genjax: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if not is_full(error):
+            raise
+        print(f"genjax: {error.strerror}: {error.filename or 'the output'}", file=sys.stderr)
+        return 1
 
 
 def _run(argv: list[str]) -> int:
@@ -64,7 +72,7 @@ def _run(argv: list[str]) -> int:
 
         rest, overrides = split_overrides(rest)
     args = parser.parse_args(rest)
-    args.overrides = overrides
+    args.overrides, args.argv = overrides, argv
     _use_compile_cache()
     return module.run(args)
 

@@ -1,11 +1,14 @@
 """`genjax.load(PATH)`: a trained or converted model as an object with `sample` and `denoise`."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from genjax.checkpoint import Checkpoints, Workdir
 from genjax.cli.schema import build_run, expand_run
@@ -13,17 +16,22 @@ from genjax.cli.workdir import read_config
 from genjax.core.arrays import Array, Tree
 from genjax.core.errors import UserError
 from genjax.core.registry import construct, expand
+from genjax.parallel import MeshSpec, replicated
 from genjax.solvers import GUIDANCES, SOLVERS
 from genjax.tasks import Diffusion
 from genjax.tasks.generate import Generator, labels_for
 from genjax.training.ema import Power
-from genjax.training.posthoc import profile, reconstruct
+from genjax.training.posthoc import gamma_of, profile, reconstruct
+from genjax.training.state import place
 from genjax.weights import native
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A task with its parameters. `ema` says which weights these are ("raw": not averaged)."""
+    """A task with its parameters. `ema` says which weights these are ("raw": not averaged).
+
+    `mesh`: the devices, each with all parameters, over which samples are split (None: one device).
+    """
 
     task: Any
     params: Tree
@@ -31,6 +39,7 @@ class Model:
     ema: str
     config: dict | None = None
     step: int | None = None
+    mesh: Mesh | None = None
 
     def sample(
         self,
@@ -49,27 +58,49 @@ class Model:
         and `solver` replace those of the config. Raises `UserError` for labels out of range.
         """
         generator = self.generator(num, steps=steps, guidance=guidance, solver=solver, batch=batch)
-        classes = labels_for(num, labels, self.task.num_classes)
+        classes = self.labels(num, labels)
         drawn = generator(self.params, self.frozen, num=num, labels=classes, seed=seed)
         return np.concatenate([images for images, _ in drawn])
 
     def generator(
-        self, num: int, *, steps=None, guidance=None, solver=None, batch=None, mesh=None
+        self, num: int, *, steps=None, guidance=None, solver=None, batch=None
     ) -> Generator:
-        """Returns the compiled-once generator behind `sample`."""
+        """Returns the generator behind `sample`, compiled once a sampler and batch size.
+
+        `batch` is rounded up to a multiple of the number of devices.
+        """
         if num < 1:
             raise UserError(f"the number of samples must be at least 1, not {num}")
         task = with_sampler(self.task, steps=steps, guidance=guidance, solver=solver)
-        return Generator(task, batch=min(num, batch or 256), mesh=mesh)
+        parts = 1 if self.mesh is None else self.mesh.size
+        whole = -(-min(num, batch or 256) // parts) * parts
+        if (task, whole) not in self._generators:
+            self._generators[task, whole] = Generator(task, batch=whole, mesh=self.mesh)
+        return self._generators[task, whole]
+
+    @cached_property
+    def _generators(self) -> dict[tuple[Diffusion, int], Generator]:
+        return {}
+
+    def labels(self, num: int, labels: Sequence[int] | None) -> np.ndarray | None:
+        """Returns the labels [num] of samples; see `genjax.tasks.generate.labels_for`."""
+        return labels_for(num, labels, self.task.num_classes, null=self.task.has_null)
 
     def denoise(self, x: Array, t: Array | float, labels: Sequence[int] | None = None) -> Array:
         """Returns D(x, t): the estimate of the data [b, ...] in float32, unguided.
 
-        `x` is in the space that the process noises, `t` a scalar or [b] in the process's time.
+        `x` is in the space that the process noises, `t` a scalar or [b] in the process's time;
+        without `labels` it is the null label's estimate.
         """
-        classes = labels_for(len(x), labels, self.task.num_classes)
+        if labels is None and self.task.num_classes:
+            labels = [self.task.num_classes]
+        classes = self.labels(len(x), labels)
         cond = None if classes is None else {"label": jnp.asarray(classes)}
-        return self.task.denoiser(self.params, jnp.asarray(x), jnp.asarray(t), cond).x0
+        return self._denoise(self.params, jnp.asarray(x), jnp.asarray(t), cond).x0
+
+    @cached_property
+    def _denoise(self) -> Callable[..., Any]:
+        return jax.jit(self.task.denoiser)
 
     def generate(self, prompt: str) -> np.ndarray:
         """Raises `UserError`: no text-conditioned model is loaded."""
@@ -79,9 +110,20 @@ class Model:
 def load(path: str, *, ema: str | None = None) -> Model:
     """Returns the model of a workdir of `genjax train`, or of a folder of `genjax convert`.
 
-    `ema`: the average to use (None: the config's first, or raw where it has none; "raw").
+    `ema`: the average to use (None: the config's first, or raw where it has none; "raw"). Where
+    there are several devices, each gets the parameters and its share of the samples.
     Raises `UserError` where there is no model, or no such average.
     """
+    model = _read(path, ema)
+    if jax.device_count() == 1:
+        return model
+    mesh = MeshSpec().build()
+    whole = replicated(mesh)
+    params, frozen = jax.tree.map(lambda x: place(x, whole), (model.params, model.frozen))
+    return dataclasses.replace(model, params=params, frozen=frozen, mesh=mesh)
+
+
+def _read(path: str, ema: str | None) -> Model:
     if native.is_native(path):
         module, variables, facts = native.read_native(path)
         task = task_of_format(facts["format"], module, facts)
@@ -108,7 +150,9 @@ def with_sampler(task: Diffusion, *, steps=None, guidance=None, solver=None) -> 
             raise UserError(f"--steps: must be at least 1, not {steps}")
         changes["steps"] = int(steps)
     if solver is not None:
-        changes["solver"] = SOLVERS.build({"name": solver}, "--solver")
+        named = SOLVERS.build({"name": solver}, "--solver")
+        if type(named) is not type(task.sampler.solver):  # the config's own keeps its settings
+            changes["solver"] = named
     if guidance is not None:
         changes["guidance"] = _guidance(task, float(guidance))
     return task.with_sampler(**changes) if changes else task
@@ -134,8 +178,11 @@ def read_params(path: str, run: Any, ema: str) -> tuple[dict[str, Tree], int]:
         return params, meta["step"]
     try:
         width = float(ema.removeprefix("posthoc:"))
+        gamma_of(width)
     except ValueError as error:
-        raise UserError(f"--ema: {ema!r}; write posthoc:WIDTH, such as posthoc:0.1") from error
+        raise UserError(
+            f"--ema: {ema!r}: {error}; write posthoc:WIDTH, such as posthoc:0.1"
+        ) from error
     laws = {name: law for name, law in run.ema.items() if isinstance(law, Power)}
     taken = checkpoints.snapshots()
     if not laws or not taken:
@@ -192,5 +239,5 @@ def task_of_format(name: str, module: Any, facts: Mapping[str, Any]) -> Diffusio
             f"this {name} network cannot be sampled by itself: name it by config.init in a config"
         )
     fields = expand(Diffusion, {**_TASKS[name], "image": tuple(facts["shape"])}, "task")
-    task = construct(Diffusion, {k: v for k, v in fields.items() if k != "model"}, "task")
-    return dataclasses.replace(task, model=module)
+    task = dataclasses.replace(construct(Diffusion, fields, "task"), model=module)
+    return task if task.has_null else task.with_sampler(guidance=GUIDANCES.build({"name": "none"}))

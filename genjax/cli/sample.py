@@ -31,13 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draws and writes the samples; returns 0."""
+    import jax
+
     from genjax.cli.model import load
-    from genjax.tasks.generate import labels_for
+    from genjax.parallel import initialize
 
     out = Path(args.out)
-    check_out(out)
+    check_out(out, args.num)
+    initialize()
     model = load(args.workdir, ema=args.ema)
-    labels = labels_for(args.num, parse_labels(args.labels), model.task.num_classes)
+    labels = model.labels(args.num, parse_labels(args.labels))
     generator = model.generator(
         args.num, steps=args.steps, guidance=args.guidance, solver=args.solver, batch=args.batch
     )
@@ -49,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
             images.append(part)
             progress.advance(len(part))
     drawn = np.concatenate(images)
+    if jax.process_index():  # every process has all samples, the first one writes them
+        return 0
     write_samples(out, drawn, labels)
     seconds = time.monotonic() - started
     print(
@@ -77,8 +82,11 @@ def parse_labels(text: str | None) -> list[int] | None:
         ) from (error)
 
 
-def check_out(out: Path) -> None:
-    """Raises `UserError` where samples could not be written, before hours are spent on them."""
+def check_out(out: Path, num: int) -> None:
+    """Raises `UserError` where samples could not be written, before hours are spent on them.
+
+    Nor may a folder hold other pictures than those that `num` samples replace.
+    """
     if out.suffix not in (".npz", ""):
         raise UserError(f"--out: {out}: give a FILE.npz or a folder for numbered PNGs")
     folder = out.parent if out.suffix else out
@@ -86,9 +94,18 @@ def check_out(out: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".genjax-probe"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # of several processes, another may have been first
     except OSError as error:
         raise UserError(f"--out: {folder} cannot be written ({error.strerror})") from error
+    mine = {f"{i:06d}.png" for i in range(num)} if not out.suffix else set()
+    others = (
+        [] if out.suffix else sorted(p.name for p in folder.glob("*.png") if p.name not in mine)
+    )
+    if others:
+        raise UserError(
+            f"--out: {out} already holds {len(others)} pictures that are not of these {num} "
+            f"samples, such as {others[0]}; give another folder"
+        )
 
 
 def write_samples(out: Path, images: np.ndarray, labels: np.ndarray | None) -> None:
@@ -101,8 +118,11 @@ def write_samples(out: Path, images: np.ndarray, labels: np.ndarray | None) -> N
         if labels is not None:
             arrays |= {"arr_1": labels, "labels": labels}
         partial = out.with_name(f".{out.name}.partial.npz")
-        np.savez(partial, **arrays)  # pyright: ignore[reportArgumentType]
-        partial.replace(out)
+        try:
+            np.savez(partial, **arrays)  # pyright: ignore[reportArgumentType]
+            partial.replace(out)
+        finally:
+            partial.unlink(missing_ok=True)
         return
     from PIL import Image
 

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -90,7 +91,7 @@ def build_run(full: Mapping) -> Run:
 def describe(cls: type = Run, prefix: str = "config") -> list[str]:
     """Returns a line `key = default  meaning` for every key, choices with their fields."""
     lines = []
-    for key, (field, _) in fields_of(cls).items():
+    for key, (field, hint) in fields_of(cls).items():
         where, registry = f"{prefix}.{key}", field.metadata.get("registry")
         default = _default(field)
         lines.append(f"{where} = {default!r}  # {field.metadata.get('doc', '')}")
@@ -101,7 +102,15 @@ def describe(cls: type = Run, prefix: str = "config") -> list[str]:
                 lines += describe(entry, inner)
         elif dataclasses.is_dataclass(default):
             lines += describe(type(default), where)
+        elif (section := _section_of(hint)) is not None:
+            lines += describe(section, f"{where}.<name>")
     return lines
+
+
+def _section_of(hint: Any) -> type | None:
+    """Returns the dataclass D of a key that holds `dict[str, D]`, None for any other."""
+    args = typing.get_args(hint)
+    return args[1] if len(args) == 2 and dataclasses.is_dataclass(args[1]) else None  # pyright: ignore[reportReturnType]
 
 
 def _default(field) -> Any:

@@ -5,10 +5,8 @@ Every key of the config can be given as --config.a.b=VALUE; --help-config lists 
 
 import argparse
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import jax
 
 from genjax.core.errors import UserError
 
@@ -34,17 +32,18 @@ def run(args: argparse.Namespace) -> int:
         if not getattr(args, flag):
             raise UserError(f"--{flag}: must be given (see genjax train --help)")
     full = resolve(read_file(args.config), args.overrides, schema.expand_run)
-    train(schema.build_run(full), full, args.workdir)
+    train(schema.build_run(full), full, args.workdir, args.argv)
     return 0
 
 
-def train(run: Any, full: Mapping, path: str) -> Any:
+def train(run: Any, full: Mapping, path: str, flags: Sequence[str] = ()) -> Any:
     """Returns the final state of `run`, trained in (or continued from) the workdir `path`.
 
-    `full`: the resolved config that `run` was built from. Raises `UserError` before anything is
+    `full`: the resolved config that `run` was built from; `flags`: what is noted of the command
+    line. Raises `UserError` before anything is
     written where data, mesh, weights or workdir do not fit.
     """
-    from genjax.checkpoint import Checkpoints, Workdir
+    from genjax.checkpoint import Checkpoints, Workdir, report_once
     from genjax.cli import hooks, streams
     from genjax.cli.workdir import write_config
     from genjax.core.tree import size
@@ -54,6 +53,7 @@ def train(run: Any, full: Mapping, path: str) -> Any:
 
     initialize()
     logging.basicConfig(format="%(message)s")
+    report_once()
     params = _shapes(run)
     mesh, workdir = run.mesh.build(), Workdir(path)
     begun = Checkpoints(workdir).latest() is not None
@@ -71,7 +71,12 @@ def train(run: Any, full: Mapping, path: str) -> Any:
         if not begun:
             streams.first_batch(run, opened, workdir)
         write_config(
-            workdir, full, params=size(params), mesh=mesh.shape, frozen=streams.frozen_record(run)
+            workdir,
+            full,
+            flags=flags,
+            params=size(params),
+            mesh=mesh.shape,
+            frozen=streams.frozen_record(run),
         )
 
     return train_loop(
@@ -98,6 +103,8 @@ def train(run: Any, full: Mapping, path: str) -> Any:
 
 def _shapes(run: Any) -> Any:
     """Returns the parameters' shapes; raises `UserError` where the network does not fit."""
+    import jax
+
     from genjax.core import keys
 
     try:
@@ -108,6 +115,8 @@ def _shapes(run: Any) -> Any:
 
 def _refuse_changes(workdir: Any, full: Mapping) -> None:
     """Raises `UserError` if the workdir holds another run; prints what may change and does."""
+    import jax
+
     from genjax.cli.workdir import changes, read_config
 
     old = read_config(workdir)

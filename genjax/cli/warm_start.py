@@ -3,10 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+
 from genjax import weights
 from genjax.checkpoint import Checkpoints, Workdir
 from genjax.core.arrays import Tree
 from genjax.core.errors import UserError
+from genjax.models.dit import VARIANTS, DiT
 from genjax.weights import native
 from genjax.weights.report import graft
 
@@ -16,23 +19,38 @@ def warm_start(run: Any) -> Callable[[dict[str, Tree]], Mapping[str, Tree]]:
 
     The weights are read here, so that a wrong file stops the run before it writes anything.
     """
-    sources = {name: read_weights(spec, name) for name, spec in run.init.items()}
+    sources = {
+        name: read_weights(spec, name, **_told(getattr(run.task, name, None)))
+        for name, spec in run.init.items()
+    }
 
     def start(params: dict[str, Tree]) -> dict[str, Tree]:
         out = {}
         for name, tree in sources.items():
             out[name], report = graft(params[name], tree)
-            print(f"init.{name} from {run.init[name]}: {report}")
+            if jax.process_index() == 0:
+                print(f"init.{name} from {run.init[name]}: {report}")
         return out
 
     return start
 
 
-def read_weights(spec: str, network: str) -> Tree:
-    """Returns the parameters that `spec` names: a workdir, a converted folder, or FORMAT:FILE."""
+def _told(module: Any) -> dict[str, Any]:
+    """Returns what the config tells of a file: the heads of a DiT of no published size."""
+    if not isinstance(module, DiT):
+        return {}
+    published = {(v["width"], v["depth"]) for v in VARIANTS.values()}
+    return {} if (module.width, module.depth) in published else {"num_heads": module.heads}
+
+
+def read_weights(spec: str, network: str, **fields: Any) -> Tree:
+    """Returns the parameters that `spec` names: a workdir, a converted folder, or FORMAT:FILE.
+
+    `fields`: what the tensors of a FORMAT:FILE do not tell (see `genjax.weights.load`).
+    """
     format, colon, path = spec.partition(":")
     if colon and format in weights.FORMATS:
-        return weights.load(format, path)[1]["params"]
+        return weights.load(format, path, **fields)[1]["params"]
     if native.is_native(spec):
         return native.read_native(spec)[1]["params"]
     workdir = Workdir(spec)

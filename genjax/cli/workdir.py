@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,13 @@ def read_config(workdir: Workdir) -> dict | None:
 
 
 def write_config(
-    workdir: Workdir, full: Mapping, *, params: int, mesh: Mapping[str, int], frozen: Mapping
+    workdir: Workdir,
+    full: Mapping,
+    *,
+    flags: Sequence[str],
+    params: int,
+    mesh: Mapping[str, int],
+    frozen: Mapping,
 ) -> None:
     """Writes `config.json`: resolved config, flags, versions, revision, mesh, parameters.
 
@@ -41,7 +47,7 @@ def write_config(
     """
     content = {
         "config": full,
-        "flags": sys.argv[1:],
+        "flags": list(flags),
         "versions": {
             name: metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")
         },

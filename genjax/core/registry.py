@@ -124,7 +124,8 @@ def _expand_value(field, hint, value, path: str):
     registry = field.metadata.get("registry")
     if registry is not None and value is not None:
         if field.metadata.get("many"):
-            return {k: registry.expand(v, f"{path}.{k}") for k, v in value.items()}
+            named = check(dict, value, path)
+            return {k: registry.expand(v, f"{path}.{k}") for k, v in named.items()}
         return registry.expand(_with_default_name(field, value), path)
     if dataclasses.is_dataclass(hint) and not dataclasses.is_dataclass(value):
         return expand(hint, value, path)  # pyright: ignore[reportArgumentType]

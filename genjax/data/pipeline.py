@@ -8,6 +8,7 @@ So the position is one integer, the images seen, whatever the process count.
 
 import dataclasses
 import hashlib
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,13 +25,15 @@ from genjax.data.sources import Source
 Batch = dict[str, np.ndarray]
 
 _ENDLESS = 2**53
+_log = logging.getLogger("genjax")
 
 
 class Stream(Iterator[Batch]):
     """Batches of this process: dicts of arrays [batch / processes, ...], captions as str arrays.
 
     `source`: the opened source (levels, classes); `spec`: field -> (shape, dtype) of an element;
-    `position`: images of the global stream consumed so far. Call `close` when done.
+    `position`: images of the global stream consumed so far. What had to be replaced is counted, and
+    named in the log when first met. Call `close` when done.
     """
 
     def __init__(self, source: Source, spec: Spec, batches: Any, batch: int, start: int):
@@ -44,6 +47,10 @@ class Stream(Iterator[Batch]):
         for i in batch.pop(REPLACED).tolist():
             if i >= 0:
                 self._replaced[i] += 1
+                if self._replaced[i] == 1:
+                    bad = len(self._replaced)
+                    name = self.source.describe(i)
+                    _log.warning("corrupt and replaced by another: %s (%d so far)", name, bad)
         self.position += self._batch
         return batch
 

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from genjax.core import tree
 from genjax.core.arrays import Array, Tree
 from genjax.core.errors import UserError
+from genjax.parallel import MeshSpec, batch_sharding, replicated
 
 
 class Extractor(Protocol):
@@ -50,7 +50,7 @@ class Classifier:
     def __init__(self, predict: Callable[..., dict], params: Tree, shape: tuple, about: str):
         self.shape = tuple(shape)
         self.hash = tree_hash(params, about)
-        self._params = params
+        self._params = on_all_devices(params)
 
         def run(params, images):
             with jax.default_matmul_precision("highest"):
@@ -93,5 +93,11 @@ def spread_over_devices(images: np.ndarray, devices: list | None = None) -> Any:
     devices = devices or jax.local_devices()
     if len(devices) == 1 or len(images) % len(devices):
         return images
-    mesh = Mesh(np.asarray(devices), ("data",))
-    return jax.device_put(images, NamedSharding(mesh, PartitionSpec("data")))
+    return jax.device_put(images, batch_sharding(MeshSpec().build(devices)))
+
+
+def on_all_devices(params: Tree) -> Tree:
+    """Returns the parameters on every device of this process, where `spread_over_devices` puts
+    images: jitted functions refuse arrays that live on other devices than these.
+    """
+    return jax.device_put(params, replicated(MeshSpec().build(jax.local_devices())))

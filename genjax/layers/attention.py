@@ -43,7 +43,7 @@ def attention(
     """
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"attention: {implementation!r} is none of {', '.join(IMPLEMENTATIONS)}")
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    scale = float(q.shape[-1] ** -0.5 if scale is None else scale)
     if implementation == "auto":
         implementation = _choose(q, k, mask, bias, causal)
     if implementation == "cudnn":

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax.core.arrays import Array
-from genjax.layers.linear import Linear, normal
+from genjax.layers.linear import Linear, named, normal
 from genjax.parallel.rules import gather
 
 
@@ -87,7 +87,7 @@ class LabelEmbedding(nn.Module):
     def __call__(self, label: Array) -> Array:
         table = self.param(
             "table",
-            nn.with_logical_partitioning(normal(0.02), ("classes", "embed")),
+            named(normal(0.02), ("classes", "embed")),
             (self.rows, self.width),
             jnp.float32,
         )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,6 +19,11 @@ ones: Initializer = nn.initializers.ones_init()
 def normal(std: float) -> Initializer:
     """Returns the initialiser N(0, std^2)."""
     return nn.initializers.normal(std)
+
+
+def named(init: Initializer, names: tuple[str | None, ...]) -> Callable[..., Any]:
+    """Returns the initialiser whose parameters carry the logical axis names."""
+    return nn.with_logical_partitioning(init, names)
 
 
 def xavier(fan_in: int, fan_out: int) -> Initializer:
@@ -55,7 +61,7 @@ class Linear(nn.Module):
         init = self.kernel_init or xavier(math.prod(contracted), math.prod(self.features))
         kernel = self.param(
             "kernel",
-            nn.with_logical_partitioning(init, self.names),
+            named(init, self.names),
             (*contracted, *self.features),
             jnp.float32,
         )
@@ -71,7 +77,7 @@ class Linear(nn.Module):
         if self.use_bias:
             bias = self.param(
                 "bias",
-                nn.with_logical_partitioning(zeros, self.names[self.inputs :]),
+                named(zeros, self.names[self.inputs :]),
                 self.features,
                 jnp.float32,
             )

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax.core.arrays import Array
-from genjax.layers.linear import ones
+from genjax.layers.linear import named, ones, zeros
 
 
 def layer_norm(x: Array, eps: float = 1e-6) -> Array:
@@ -39,12 +39,10 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        scale = self.param(
-            "scale", nn.with_logical_partitioning(ones, (self.axis,)), x.shape[-1:], jnp.float32
-        )
+        scale = self.param("scale", named(ones, (self.axis,)), x.shape[-1:], jnp.float32)
         shift = self.param(
             "bias",
-            nn.with_logical_partitioning(nn.initializers.zeros_init(), (self.axis,)),
+            named(zeros, (self.axis,)),
             x.shape[-1:],
             jnp.float32,
         )
@@ -59,9 +57,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        scale = self.param(
-            "scale", nn.with_logical_partitioning(ones, (self.axis,)), x.shape[-1:], jnp.float32
-        )
+        scale = self.param("scale", named(ones, (self.axis,)), x.shape[-1:], jnp.float32)
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.eps)
         return (y * scale).astype(x.dtype)

@@ -1,5 +1,7 @@
 """JAX's Pallas splash attention (TPU), wrapped so that a mesh splits it over batch and heads."""
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
@@ -31,7 +33,8 @@ def splash_attention(
         pad = [(0, 0)] * 3 + [(0, -dim % _LANES)]
         q, k, v = (jnp.pad(a, pad).swapaxes(1, 2) for a in (q * jnp.asarray(scale, q.dtype), k, v))
         kernel = _kernel(q.shape[1], q.shape[2], k.shape[2], causal, interpret)
-        return jax.vmap(kernel)(q, k, v).swapaxes(1, 2)[..., :dim]
+        out = cast(Array, jax.vmap(kernel)(q, k, v))
+        return out.swapaxes(1, 2)[..., :dim]
 
     current = active()
     if current is None:

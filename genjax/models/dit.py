@@ -5,6 +5,7 @@ every block, whose projections start at zero, so that the initial output is exac
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import numpy as np
 from genjax.core.arrays import Array
 from genjax.core.registry import option
 from genjax.layers import remat as remat_policies
-from genjax.layers.attention import IMPLEMENTATIONS, SelfAttention
+from genjax.layers.attention import IMPLEMENTATIONS, Implementation, SelfAttention
 from genjax.layers.embed import (
     LabelEmbedding,
     TimeEmbedding,
@@ -33,7 +34,9 @@ _SIZES = {
     "L": {"depth": 24, "width": 1024, "heads": 16},
     "XL": {"depth": 28, "width": 1152, "heads": 16},
 }
-VARIANTS = {f"{name}/{p}": {**size, "patch": p} for name, size in _SIZES.items() for p in (2, 4, 8)}
+VARIANTS: dict[str, dict[str, Any]] = {
+    f"{name}/{p}": {**size, "patch": p} for name, size in _SIZES.items() for p in (2, 4, 8)
+}
 
 
 class Block(nn.Module):
@@ -46,7 +49,7 @@ class Block(nn.Module):
     heads: int
     hidden: int
     qk_norm: bool
-    attention: str
+    attention: Implementation
     dtype: str
     keep: bool
 
@@ -154,7 +157,7 @@ class DiT(nn.Module):
             remat_policies.remat(Block, self.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast if mask is None else 0, nn.broadcast),
+            in_axes=(nn.broadcast if mask is None else 0, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=self.depth,
             unroll=self.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},

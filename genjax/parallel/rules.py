@@ -65,6 +65,11 @@ class Rules:
                 raise ValueError(
                     f"overrides.{name}: no such logical axis; choose of {', '.join(DEFAULT_RULES)}"
                 )
+            if not isinstance(axes, (str, tuple, list, type(None))):
+                raise ValueError(
+                    f"overrides.{name}: {axes!r} is neither a mesh axis, nor a list of them, nor "
+                    "null"
+                )
             unknown = [axis for axis in _as_axes(axes) if axis not in AXES]
             if unknown:
                 raise ValueError(

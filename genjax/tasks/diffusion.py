@@ -4,6 +4,7 @@ DiT, SiT and (later) the U-Net papers are choices of the fields below; nothing n
 """
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from functools import cached_property, partial
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from genjax.core.arrays import Array, Tree
+from genjax.core.errors import UserError
 from genjax.core.registry import choice, option
 from genjax.core.types import ArraySpec, Aux, Player, Progress, View
 from genjax.models import MODELS
@@ -62,6 +64,9 @@ class Diffusion:
     condition_dropout: float = option(0.1, "probability of training a sample without condition")
 
     def __post_init__(self):
+        if "time" not in inspect.signature(type(self.model).__call__).parameters:
+            kind = type(self.model).__name__
+            raise ValueError(f"model: a {kind} does not see the time, so it cannot denoise")
         if not 0 <= self.condition_dropout < 1:
             raise ValueError("condition_dropout must lie in [0, 1)")
         if not self.data_range[0] < self.data_range[1]:
@@ -70,6 +75,11 @@ class Diffusion:
     @property
     def num_classes(self) -> int:
         return self.model.num_classes
+
+    @property
+    def has_null(self) -> bool:
+        """Whether the network knows the null label, `num_classes`."""
+        return bool(self.num_classes) and self.model.null_label
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -125,7 +135,15 @@ class Diffusion:
         return self.model.forward_flops(self.shape)
 
     def null(self, cond: Mapping[str, Array]) -> dict[str, Array]:
-        """Returns the condition that stands for none: every label becomes `num_classes`."""
+        """Returns the condition that stands for none: every label becomes `num_classes`.
+
+        Raises `UserError` where the network has no such label.
+        """
+        if not self.has_null:
+            raise UserError(
+                "task.model.null_label: this network has no null label, so that condition_dropout "
+                "and guidance have nothing to drop to; set it, or condition_dropout to 0"
+            )
         return {"label": jnp.full_like(cond["label"], self.num_classes)}
 
     def _apply(self, params, x, time, cond, *, train=False, key=None, inputs=None, features=()):
@@ -188,7 +206,7 @@ class Diffusion:
         def denoise(x, t, cond, inputs=None):
             return self.denoiser(params, x, t, cond, inputs=inputs)
 
-        null = None if cond is None else self.null(cond)
+        null = self.null(cond) if self.has_null and cond is not None else None
         predict, memory = self.sampler.guidance.wrap(denoise, cond, null)
         x = noise(sample_keys, self.shape, self.process.prior_std)
         z = sample(self.solver, predict, rows, x, sample_keys, memory)

@@ -11,13 +11,16 @@ from jax.experimental import multihost_utils
 from genjax.core import keys
 from genjax.core.arrays import Tree
 from genjax.core.errors import UserError
-from genjax.parallel import to_global
+from genjax.parallel import batch_sharding
 
 
-def labels_for(num: int, labels: Sequence[int] | None, num_classes: int) -> np.ndarray | None:
+def labels_for(
+    num: int, labels: Sequence[int] | None, num_classes: int, *, null: bool = True
+) -> np.ndarray | None:
     """Returns [num] int32 labels: those given, repeated in turn, or every class in turn.
 
-    None for a model without classes. Raises `UserError` for a label that the model has not.
+    None for a model without classes. `null`: whether the model knows the label `num_classes`, which
+    stands for none. Raises `UserError` for a label that the model has not.
     """
     if not num_classes:
         if labels is not None and len(labels):
@@ -26,11 +29,11 @@ def labels_for(num: int, labels: Sequence[int] | None, num_classes: int) -> np.n
     given = np.arange(num_classes) if labels is None else np.asarray(labels, np.int64)
     if not len(given):
         raise UserError("labels: the list is empty; give numbers such as 0,1,2")
-    wrong = given[(given < 0) | (given > num_classes)]
+    wrong = given[(given < 0) | (given >= num_classes + null)]
     if len(wrong):
         raise UserError(
-            f"labels: {int(wrong[0])} is out of range; this model knows 0 to {num_classes - 1} "
-            f"({num_classes} stands for no label)"
+            f"labels: {int(wrong[0])} is out of range; this model knows 0 to {num_classes - 1}"
+            + f" ({num_classes} stands for no label)" * null
         )
     return np.resize(given, num).astype(np.int32)
 
@@ -38,8 +41,8 @@ def labels_for(num: int, labels: Sequence[int] | None, num_classes: int) -> np.n
 class Generator:
     """Draws samples of a task in batches of one compiled shape.
 
-    `mesh`: the batch is split over its data axes; None: one device. Every process of a
-    multi-process run gets all images.
+    `mesh`: the batch, which must divide evenly, is split over its data axes; None: one device.
+    Every process of a multi-process run gets all images.
     """
 
     def __init__(self, task: Any, *, batch: int, mesh: jax.sharding.Mesh | None = None):
@@ -82,9 +85,13 @@ class Generator:
     def _place(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         if self.mesh is None:
             return {k: jnp.asarray(v) for k, v in batch.items()}
-        rows = self.batch // jax.process_count()
-        mine = slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)
-        return to_global({k: v[mine] for k, v in batch.items()}, self.mesh)
+        # Every process knows the whole batch, so each device takes its rows by their global index:
+        # image i stands at place i however processes and devices lie in the mesh.
+        sharding = batch_sharding(self.mesh)
+        return {
+            k: jax.make_array_from_callback(v.shape, sharding, v.__getitem__)
+            for k, v in batch.items()
+        }
 
 
 def _float32(a) -> Any:

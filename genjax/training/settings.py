@@ -31,6 +31,8 @@ class TrainSettings:
 
     def __post_init__(self):
         _not_negative(self, "images")
+        if self.images >= 2**32:
+            raise ValueError("images must be below 2^32: steps count them in 32 bits")
         if self.accumulate < 1:
             raise ValueError("accumulate must be at least 1")
         if self.run_ahead < 1:

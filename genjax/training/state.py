@@ -126,28 +126,29 @@ def planned(
 def restart(state: TrainState, params: Mapping[str, Tree]) -> TrainState:
     """Returns the state with some networks' parameters replaced, and their EMAs begun anew.
 
-    `params`: network -> tree (NumPy or JAX arrays) of the state's shapes, dtypes and structure.
+    `params`: network -> tree of the state's shapes, dtypes and structure; NumPy arrays, or JAX
+    arrays that lie as the state's do.
     """
     new = {
         net: jax.tree.map(lambda x, old: place(x, old.sharding), params[net], state.params[net])
         for net in params
     }
     ema = {
-        name: {
-            net: jax.tree.map(
-                lambda x, old: place(np.asarray(x, np.float32), old.sharding), params[net], tree
-            )
-            if net in params
-            else tree
-            for net, tree in nets.items()
-        }
+        name: {net: _averaged(new[net], tree) if net in new else tree for net, tree in nets.items()}
         for name, nets in state.ema.items()
     }
     return TrainState(state.step, {**state.params, **new}, state.mutable, state.opt, ema)
 
 
+def _averaged(params: Tree, ema: Tree) -> Tree:
+    """Returns the parameters as an EMA that begins with them, spread as `ema` is."""
+    return jax.jit(float32, out_shardings=jax.tree.map(lambda x: x.sharding, ema))(params)
+
+
 def place(x: Any, sharding) -> jax.Array:
-    """Returns a global array from a value that every process holds whole."""
+    """Returns a global array from a value that every process holds whole, or has placed so."""
+    if isinstance(x, jax.Array) and x.sharding.is_equivalent_to(sharding, x.ndim):
+        return x  # of several processes none may hold it whole
     host = np.asarray(x)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 

@@ -4,9 +4,9 @@
     save("facebook-dit", module, variables, "dit.safetensors")
 
 Every format's file has `load(tensors, **fields) -> (module, variables)` and
-`save(module, variables) -> tensors`. It may have `locate(path) -> (file, fields)` for folders with a configuration file,
-`constants(module, size)` for what a file holds beside parameters, and `facts(module, variables)`
-for what a task must know beside the network.
+`save(module, variables) -> tensors`. It may have `locate(path) -> (file, fields)` for folders
+with a configuration file, `constants(module, size)` for what a file holds beside parameters, and
+`facts(module, variables)` for what a task must know beside the network.
 """
 
 import importlib

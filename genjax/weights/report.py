@@ -6,6 +6,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from genjax.core.arrays import Tree
 from genjax.core.errors import UserError
@@ -85,7 +86,7 @@ def graft(
 
 def _like(value: np.ndarray, leaf):
     value = value.astype(leaf.dtype)
-    traced = isinstance(leaf, jax.core.Tracer)
+    traced = isinstance(leaf, Tracer)
     return (
         jax.device_put(value, leaf.sharding) if not traced and hasattr(leaf, "sharding") else value
     )

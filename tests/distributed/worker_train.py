@@ -32,14 +32,14 @@ def main():
     what, _, number = sys.argv[3].partition("=") if len(sys.argv) > 3 else ("", "", "")
     kill_at = int(number) if what == "kill" else None
     if what == "damaged" and jax.process_index() == 1:
-        read = store.Store.read
+        load = store.Store.load
 
         def broken(self, step, *args):
             if step == int(number):
                 raise store.Damaged("its part is gone")
-            return read(self, step, *args)
+            return load(self, step, *args)
 
-        store.Store.read = broken
+        store.Store.load = broken
     seen = {"step": 0}
 
     def hook(moment):

@@ -34,15 +34,15 @@ def environment(devices: int = 1) -> dict[str, str]:
     return env
 
 
-def genjax(*args, devices: int = 1, **options) -> subprocess.CompletedProcess:
-    """Returns the finished `genjax ARGS`."""
+def genjax(*args, devices: int = 1, timeout: float = 600, **options) -> subprocess.CompletedProcess:
+    """Returns the finished `genjax ARGS`. `timeout`: seconds."""
     return subprocess.run(
         [sys.executable, "-m", "genjax.cli.main", *map(str, args)],
         env=environment(devices),
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=timeout,
         **options,
     )
 
@@ -54,3 +54,26 @@ def train_args(workdir, **overrides) -> list[str]:
         "train", "--config", "configs/quickstart.py", "--workdir", str(workdir),
         *flags(TINY | changed),
     ]  # fmt: skip
+
+
+def genjax_processes(number: int, devices: int, *args, folder: Path) -> subprocess.CompletedProcess:
+    """Returns the finished `launch/local_processes.sh NUMBER DEVICES ARGS`.
+
+    `folder` gets an environment that has all installed: this Python.
+    """
+    for name, does in {
+        "python": f'[ "$1 $2" = "-m pip" ] || exec {sys.executable} "$@"',
+        "genjax": f'exec {sys.executable} -m genjax.cli.main "$@"',
+    }.items():
+        script = folder / "environment" / "bin" / name
+        script.parent.mkdir(parents=True, exist_ok=True)
+        script.write_text(f"#!/bin/sh\n{does}\n")
+        script.chmod(0o755)
+    return subprocess.run(
+        ["bash", "launch/local_processes.sh", str(number), str(devices), *map(str, args)],
+        env=environment() | {"VIRTUAL_ENV": str(folder / "environment")},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
