@@ -24,11 +24,9 @@ setup(
         "tensorboardX",
         "scikit-learn",
         "pillow",
-        "matplotlib",
         "rich",
         "fsspec",
         "numpy>=2",
-        "scipy",
     ],
     extras_require={
         "tpu": ["jax[tpu]"],

@@ -16,6 +16,7 @@ import os
 import posixpath
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -124,8 +125,10 @@ class Store:
 
     def _fail(self, error: Exception):
         step, self._writing = self._writing, None
-        with contextlib.suppress(Exception):  # the first error is the one to tell
-            self.clean()
+        for _ in range(10):  # other threads of the failed save may still be writing
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                self.clean()
+            time.sleep(0.1)
         steps = self.steps()
         rest = f"the last complete one is of step {steps[-1]}" if steps else "there is none yet"
         raise SaveFailed(

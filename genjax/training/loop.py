@@ -174,7 +174,7 @@ def train(run: Loop) -> TrainState:
         return guard.names(inputs, trained, abstract.mutable, trained)[index]
 
     meter = Meter(run.train.run_ahead, name_of, record.get("sums", {}))
-    known = dict(record.get("metrics", {}))  # the latest value of every metric, for keep_best
+    known: dict[str, tuple[int, float]] = {}  # metric -> step and value, for keep_best
 
     def log(*, newest: bool) -> None:
         meter.collect(newest=newest)
@@ -185,7 +185,7 @@ def train(run: Loop) -> TrainState:
             for p in players
         }
         averages = meter.take()
-        known.update(averages)
+        known.update({name: (step, value) for name, value in averages.items()})
         line = {"step": step, "images": images, "seconds": chrono.seconds()}
         writers.write({**line, **averages, **rates, **speed.measure(images)})
 
@@ -202,7 +202,9 @@ def train(run: Loop) -> TrainState:
             "seconds": chrono.seconds(),
             "sums": meter.sums(),
         }
-        checkpoints.save(state, step=step, images=images, meta=about, metrics=known)
+        # A checkpoint is judged by what was measured of it, not of an earlier step.
+        fresh = {name: value for name, (at, value) in known.items() if at == step}
+        checkpoints.save(state, step=step, images=images, meta=about, metrics=fresh)
 
     # --- the loop ------------------------------------------------------------------------------
 
@@ -243,7 +245,7 @@ def train(run: Loop) -> TrainState:
                     moment = Moment(step, images, state, frozen, run.workdir, mesh, rules)
                     found = hook.run(moment)
                 if found:
-                    known.update(found)
+                    known.update({name: (step, value) for name, value in found.items()})
                     line = {"step": step, "images": images, "seconds": chrono.seconds()}
                     writers.write({**line, **found})
             with chrono.pause():

@@ -248,5 +248,5 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True
     )
-    assert done.stdout.strip() == "kept ['1']", done.stderr[-2000:]
+    assert done.stdout.strip() == "kept ['1']", done.stdout + done.stderr[-2000:]
     assert issubclass(SaveFailed, RuntimeError) and not issubclass(SaveFailed, UserError)

@@ -23,6 +23,14 @@ def test_digits_split_is_fixed_stratified_and_disjoint():
     assert test.labels[:12].tolist() == FIRST_TEST_LABELS
 
 
+def test_digits_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    data, source = load_digits(), open_source("digits:all")
+    np.testing.assert_array_equal(source.images[..., 0], data.images)
+    np.testing.assert_array_equal(source.labels, data.target)
+
+
 FIRST_TEST_LABELS = [9, 2, 5, 7, 6, 9, 7, 3, 3, 3, 4, 6]
 
 
