@@ -1,8 +1,8 @@
 """genjax: image generators in JAX, trained, sampled and evaluated by one loop and one command.
 
-    import genjax
-    model = genjax.load("runs/quickstart")
-    images = model.sample(num=16, labels=[3] * 16, steps=50, guidance=2.0, seed=0)
+import genjax
+model = genjax.load("runs/quickstart")
+images = model.sample(num=16, labels=[3] * 16, steps=50, guidance=2.0, seed=0)
 """
 
 import importlib

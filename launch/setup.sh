@@ -19,7 +19,7 @@ find_python() {
 
 find_extras() {
   if [ -n "${GENJAX_EXTRAS:-}" ]; then echo "$GENJAX_EXTRAS"
-  elif compgen -G '/dev/accel*' >/dev/null; then echo tpu
+  elif compgen -G '/dev/accel*' >/dev/null || compgen -G '/dev/vfio/[0-9]*' >/dev/null; then echo tpu
   elif command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then echo cuda
   else echo ""; fi
 }

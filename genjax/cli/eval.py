@@ -77,9 +77,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures, prints and writes the report; returns 0."""
+    import jax
+
     from genjax.evaluation import METRICS, Settings, evaluate, lines, open_extractor, runner
     from genjax.evaluation.images import noise
+    from genjax.parallel import initialize
 
+    initialize()
     for flag, value in (("--num", args.num), ("--batch", args.batch)):
         if value is not None and value < 1:
             raise UserError(f"{flag}: must be at least 1, not {value}")
@@ -122,6 +126,8 @@ def run(args: argparse.Namespace) -> int:
                 advance=bars.advance,
             ),
         )
+    if jax.process_index():  # every process has measured the same, the first one tells
+        return 0
     print("\n".join(lines(report)))
     if args.json:
         runner.write_json(args.json, report)

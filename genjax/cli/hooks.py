@@ -11,7 +11,7 @@ from genjax.cli.streams import settings_of
 from genjax.core.errors import UserError
 from genjax.data import Source, open_stream
 from genjax.data.report import grid_png
-from genjax.parallel import host_shard
+from genjax.parallel import check_batch, host_shard
 from genjax.tasks import Diffusion
 from genjax.tasks.generate import Generator, labels_for
 from genjax.training.hooks import Hook, heldout, samples
@@ -31,7 +31,7 @@ def _samples(run: Any, mesh: Mesh, class_names: tuple[str, ...]) -> Hook:
     settings, task = run.samples, run.task
     labels = labels_for(settings.num, None, task.num_classes)
     parts = mesh.size
-    generator = Generator(task, batch=-(-settings.num // parts) * parts, mesh=mesh)
+    generator = Generator(task, batch=-(-settings.num // parts) * parts, mesh=mesh, rules=run.rules)
 
     def draw(params, frozen) -> np.ndarray:
         drawn = generator(
@@ -50,16 +50,19 @@ def _samples(run: Any, mesh: Mesh, class_names: tuple[str, ...]) -> Hook:
 
 def _heldout(run: Any, mesh: Mesh) -> Hook:
     settings = run.heldout
+    check_batch(settings.batch, mesh, run.rules, "config.heldout.batch")
     stream = dataclasses.replace(settings_of(run, "main"), batch=settings.batch, flip=False)
     if not any(field.name == "split" for field in dataclasses.fields(stream.source)):
         raise UserError(
             "config.heldout: this source has no splits; set heldout.every_images to 0, or "
             "prepare the data with a held-out part"
         )
-    stream = dataclasses.replace(
-        stream, source=dataclasses.replace(stream.source, split=settings.split)
-    )
-    source = stream.source.open()
+    try:
+        held_out = dataclasses.replace(stream.source, split=settings.split)
+    except ValueError as error:
+        raise UserError(f"config.heldout.split: {error}") from error
+    stream = dataclasses.replace(stream, source=held_out)
+    source = held_out.open()
 
     def batches() -> Iterator[dict[str, dict[str, np.ndarray]]]:
         index, count = host_shard(mesh, run.rules)

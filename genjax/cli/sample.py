@@ -34,10 +34,15 @@ def run(args: argparse.Namespace) -> int:
     import jax
 
     from genjax.cli.model import load
+    from genjax.data.report import save_grid
     from genjax.parallel import initialize
 
     out = Path(args.out)
     check_out(out, args.num)
+    if args.batch < 1:
+        raise UserError(f"--batch: must be at least 1, not {args.batch}")
+    if args.grid and not Path(args.grid).resolve().parent.is_dir():
+        raise UserError(f"--grid: there is no folder {Path(args.grid).parent}; make it first")
     initialize()
     model = load(args.workdir, ema=args.ema)
     labels = model.labels(args.num, parse_labels(args.labels))
@@ -61,8 +66,6 @@ def run(args: argparse.Namespace) -> int:
         f"each in {seconds:.1f} s -> {out}"
     )
     if args.grid:
-        from genjax.data.report import save_grid
-
         columns = max(1, min(model.task.num_classes or 8, 32))
         count = min(len(drawn), columns * 16)
         save_grid(drawn[:count], args.grid, columns=columns)
@@ -79,7 +82,7 @@ def parse_labels(text: str | None) -> list[int] | None:
     except ValueError as error:
         raise UserError(
             f"--labels: {text!r}; give numbers separated by commas, such as 0,1,2"
-        ) from (error)
+        ) from error
 
 
 def check_out(out: Path, num: int) -> None:

@@ -4,6 +4,7 @@ Every key of the config can be given as --config.a.b=VALUE; --help-config lists 
 """
 
 import argparse
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -43,6 +44,8 @@ def train(run: Any, full: Mapping, path: str, flags: Sequence[str] = ()) -> Any:
     line. Raises `UserError` before anything is
     written where data, mesh, weights or workdir do not fit.
     """
+    from clu import parameter_overview
+
     from genjax.checkpoint import Checkpoints, Workdir, report_once
     from genjax.cli import hooks, streams
     from genjax.cli.workdir import write_config
@@ -50,6 +53,7 @@ def train(run: Any, full: Mapping, path: str, flags: Sequence[str] = ()) -> Any:
     from genjax.parallel import initialize
     from genjax.training.loop import Loop
     from genjax.training.loop import train as train_loop
+    from genjax.training.state import unboxed
 
     initialize()
     logging.basicConfig(format="%(message)s")
@@ -57,8 +61,7 @@ def train(run: Any, full: Mapping, path: str, flags: Sequence[str] = ()) -> Any:
     params = _shapes(run)
     mesh, workdir = run.mesh.build(), Workdir(path)
     begun = Checkpoints(workdir).latest() is not None
-    if begun:
-        _refuse_changes(workdir, full)
+    changed = _refuse_changes(workdir, full) if begun else []
     opened = streams.open_sources(run)
     streams.check(run, opened)
     start = None
@@ -70,9 +73,12 @@ def train(run: Any, full: Mapping, path: str, flags: Sequence[str] = ()) -> Any:
     def begin() -> None:
         if not begun:
             streams.first_batch(run, opened, workdir)
+        overview = parameter_overview.get_parameter_overview(unboxed(params), include_stats=False)
+        workdir.write("parameters.txt", f"{overview}\n".encode())
         write_config(
             workdir,
             full,
+            changed=changed,
             flags=flags,
             params=size(params),
             mesh=mesh.shape,
@@ -113,10 +119,11 @@ def _shapes(run: Any) -> Any:
         raise UserError(f"config.task.model: {error}") from error
 
 
-def _refuse_changes(workdir: Any, full: Mapping) -> None:
-    """Raises `UserError` if the workdir holds another run; prints what may change and does."""
+def _refuse_changes(workdir: Any, full: Mapping) -> list[str]:
+    """Returns (and prints) what has changed and may; raises `UserError` for what may not."""
     import jax
 
+    from genjax.cli.schema import expand_run
     from genjax.cli.workdir import changes, read_config
 
     old = read_config(workdir)
@@ -125,6 +132,8 @@ def _refuse_changes(workdir: Any, full: Mapping) -> None:
             f"{workdir.path}: has checkpoints but no config.json; restore that file, or give "
             "another --workdir"
         )
+    with contextlib.suppress(UserError):  # keys that genjax has gained since have their defaults
+        old = expand_run(old)
     refused, allowed = changes(old, full)
     if refused:
         raise UserError(
@@ -134,3 +143,4 @@ def _refuse_changes(workdir: Any, full: Mapping) -> None:
     if jax.process_index() == 0:
         for line in allowed:
             print(f"changed since the run began: {line}")
+    return allowed

@@ -36,6 +36,7 @@ def write_config(
     workdir: Workdir,
     full: Mapping,
     *,
+    changed: Sequence[str],
     flags: Sequence[str],
     params: int,
     mesh: Mapping[str, int],
@@ -43,8 +44,11 @@ def write_config(
 ) -> None:
     """Writes `config.json`: resolved config, flags, versions, revision, mesh, parameters.
 
-    `frozen`: path, format and hash of the networks that are read and never trained.
+    `frozen`: path, format and hash of the networks that are read and never trained. `changed`:
+    lines of `changes` against the config that stood there; `history` keeps those of all resumes.
     """
+    before = workdir.read_json("config.json") if workdir.exists("config.json") else {}
+    history = before.get("history", []) + ([list(changed)] if changed else [])
     content = {
         "config": full,
         "flags": list(flags),
@@ -56,6 +60,7 @@ def write_config(
         "mesh": dict(mesh),
         "parameters": params,
         "frozen": dict(frozen),
+        "history": history,
         "devices": [jax.devices()[0].device_kind, jax.device_count()],
     }
     workdir.write("config.json", json.dumps(content, indent=1).encode())

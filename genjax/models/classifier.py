@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from genjax.core.arrays import Array
+from genjax.core.registry import option
 from genjax.layers.conv import conv, group_norm
 from genjax.layers.linear import Linear
 
@@ -20,13 +21,13 @@ class ConvClassifier(nn.Module):
     `features` numbers per image are read off the global average.
     """
 
-    num_classes: int = 10
-    width: int = 32
-    stages: int = 2
-    stem: int = 1
-    features: int = 64
-    groups: int = 8
-    dtype: str = "float32"
+    num_classes: int = option(10, "classes that it tells apart")
+    width: int = option(32, "channels of the first stage; each later one has twice as many")
+    stages: int = option(2, "stages; between two the resolution is halved")
+    stem: int = option(1, "stride of the first convolution")
+    features: int = option(64, "numbers per image that the last layer reads")
+    groups: int = option(8, "groups of a norm; they divide width")
+    dtype: str = option("float32", "of the convolutions: float32 or bfloat16")
 
     def __post_init__(self):
         super().__post_init__()

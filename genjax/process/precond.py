@@ -165,7 +165,7 @@ class Velocity(Precond):
     def check(self, process):
         super().check(process)
         if self.reverse and self.time not in ("auto", "t"):
-            raise UserError(f"precond.reverse: needs precond.time \"t\", not {self.time!r}")
+            raise UserError(f'precond.reverse: needs precond.time "t", not {self.time!r}')
 
     @property
     def _sign(self) -> float:

@@ -125,7 +125,9 @@ class Diffusion:
         return {"params": {"model": variables["params"]}, "mutable": {}}
 
     def load_frozen(self) -> dict[str, Tree]:
-        return self.codec.load()
+        """Returns {"codec": its parameters}, {} where pixels are the data."""
+        loaded = self.codec.load()
+        return {"codec": loaded} if loaded else {}
 
     def heldout(self, params: dict[str, Tree], view: View, batch: Mapping, key: Array) -> Aux:
         still = Progress(0, 0, 1)
@@ -164,7 +166,8 @@ class Diffusion:
         cond = {"label": stream["label"]} if self.num_classes else None
         if self.latents:
             return self.codec.from_moments(stream["moments"], key), cond
-        return self.codec.encode(view.frozen, self.from_pixels(stream["image"]), key), cond
+        pixels = self.from_pixels(stream["image"])
+        return self.codec.encode(view.frozen.get("codec"), pixels, key), cond
 
     # --- what sampling asks for -------------------------------------------------------------
 
@@ -210,4 +213,4 @@ class Diffusion:
         predict, memory = self.sampler.guidance.wrap(denoise, cond, null)
         x = noise(sample_keys, self.shape, self.process.prior_std)
         z = sample(self.solver, predict, rows, x, sample_keys, memory)
-        return self.codec.decode(frozen, z)
+        return self.codec.decode(frozen.get("codec"), z)

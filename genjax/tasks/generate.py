@@ -1,5 +1,6 @@
 """Samples by global index: the same image i whatever the batch, the devices and the processes."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from jax.experimental import multihost_utils
 from genjax.core import keys
 from genjax.core.arrays import Tree
 from genjax.core.errors import UserError
-from genjax.parallel import batch_sharding
+from genjax.parallel import Rules, batch_sharding, using
 
 
 def labels_for(
@@ -41,19 +42,28 @@ def labels_for(
 class Generator:
     """Draws samples of a task in batches of one compiled shape.
 
-    `mesh`: the batch, which must divide evenly, is split over its data axes; None: one device.
-    Every process of a multi-process run gets all images.
+    `mesh`: the batch, which must divide evenly, is split over its data axes as `rules` say; None:
+    one device. Every process of a multi-process run gets all images.
     """
 
-    def __init__(self, task: Any, *, batch: int, mesh: jax.sharding.Mesh | None = None):
-        self.task, self.batch, self.mesh = task, batch, mesh
+    def __init__(
+        self,
+        task: Any,
+        *,
+        batch: int,
+        mesh: jax.sharding.Mesh | None = None,
+        rules: Rules | None = None,
+    ):
+        self.task, self.batch, self.mesh, self.rules = task, batch, mesh, rules or Rules()
         self.rows = jax.tree.map(lambda a: np.asarray(a, _float32(a)), task.rows())
         self._draw = jax.jit(self._images)
 
     def _images(self, params, frozen, rows, seed, indices, labels):
-        sample_keys = keys.per_sample(jax.random.wrap_key_data(seed), indices)
-        cond = None if labels is None else {"label": labels}
-        return self.task.to_uint8(self.task.draw(params, frozen, rows, sample_keys, cond))
+        # The mesh must be known to the network: kernels run under shard_map on it.
+        with contextlib.nullcontext() if self.mesh is None else using(self.mesh, self.rules):
+            sample_keys = keys.per_sample(jax.random.wrap_key_data(seed), indices)
+            cond = None if labels is None else {"label": labels}
+            return self.task.to_uint8(self.task.draw(params, frozen, rows, sample_keys, cond))
 
     def __call__(
         self,
@@ -87,7 +97,7 @@ class Generator:
             return {k: jnp.asarray(v) for k, v in batch.items()}
         # Every process knows the whole batch, so each device takes its rows by their global index:
         # image i stands at place i however processes and devices lie in the mesh.
-        sharding = batch_sharding(self.mesh)
+        sharding = batch_sharding(self.mesh, self.rules)
         return {
             k: jax.make_array_from_callback(v.shape, sharding, v.__getitem__)
             for k, v in batch.items()

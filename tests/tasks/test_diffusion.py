@@ -114,7 +114,7 @@ def test_images_are_encoded_while_training(codec):
     @jax.jit
     def both(frozen, key):
         x = image.astype(np.float32) / 127.5 - 1
-        want = made.codec.encode(frozen, x, key)
+        want = made.codec.encode(frozen["codec"], x, key)
         return made.parts.prepare(stream, view(**frozen), key)[0], want
 
     found, want = both(frozen, key)

@@ -6,7 +6,6 @@ import os
 import signal
 
 import jax
-from tests.training import loop_toys as toys
 import numpy as np
 import pytest
 
@@ -16,6 +15,7 @@ from genjax.training.hooks import Hook
 from genjax.training.loop import train
 from genjax.training.settings import CheckpointSettings, LogSettings, TrainSettings
 from genjax.training.writers import read_metrics
+from tests.training import loop_toys as toys
 
 
 class Killed(Exception):

@@ -4,7 +4,6 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from tests.training import loop_toys as toys
 import numpy as np
 import pytest
 
@@ -13,6 +12,7 @@ from genjax.parallel import Rules, to_global
 from genjax.training import guard
 from genjax.training.state import acting, consumed, place_frozen, planned, restart, transforms
 from genjax.training.step import Recipe, make_step
+from tests.training import loop_toys as toys
 
 
 class Setting:
