@@ -11,6 +11,7 @@ folder, or a workdir of `genjax train`, and write one safetensors file in the pu
 import argparse
 import ast
 import os
+import sys
 from typing import Any
 
 import flax.linen as nn
@@ -77,10 +78,19 @@ def _own(path: str, format: str, ema: str | None) -> tuple[nn.Module, dict[str, 
     """Returns network, variables and facts of a converted folder or of a workdir."""
     if native.is_native(path):
         return native.read_native(path)
-    from genjax.cli.model import load
+    from genjax.cli.model import load, task_of_format
 
     model = load(path, ema=ema)
     module, shape = model.task.model, model.task.shape
+    theirs = task_of_format(format, module, {"shape": shape})
+    for part in ("process", "precond"):
+        if getattr(theirs, part) != getattr(model.task, part):
+            print(
+                f"warning: {format} networks are read with {part} {getattr(theirs, part)}, but "
+                f"this one was trained with {getattr(model.task, part)}: the file's readers must "
+                "be told",
+                file=sys.stderr,
+            )
     constants = weights.constants(format, module, shape[:2])
     variables = {"params": model.params, **({"constants": constants} if constants else {})}
     return module, variables, {"shape": list(shape)}
