@@ -120,7 +120,7 @@ def expand(cls: type, given: Mapping, path: str) -> dict:
     return out
 
 
-def _expand_value(field, hint, value, path: str):
+def _expand_value(field: dataclasses.Field, hint: Any, value: Any, path: str) -> Any:
     registry = field.metadata.get("registry")
     if registry is not None and value is not None:
         if field.metadata.get("many"):
@@ -132,8 +132,9 @@ def _expand_value(field, hint, value, path: str):
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return expand(type(value), _shallow(value), path)
     args = typing.get_args(hint)
-    if typing.get_origin(hint) is dict and len(args) == 2 and dataclasses.is_dataclass(args[1]):
-        return {k: expand(args[1], v, f"{path}.{k}") for k, v in check(dict, value, path).items()}
+    if typing.get_origin(hint) is dict and dataclasses.is_dataclass(args[-1]):
+        entry: Any = args[-1]
+        return {k: expand(entry, v, f"{path}.{k}") for k, v in check(dict, value, path).items()}
     return check(hint, value, path)
 
 
@@ -162,7 +163,8 @@ def construct(cls: type, values: Mapping, path: str = "config") -> Any:
     for key, (field, hint) in fields_of(cls).items():
         if key not in values:
             continue
-        value, where = values[key], f"{path}.{key}"
+        value: Any = values[key]
+        where = f"{path}.{key}"
         registry = field.metadata.get("registry")
         args = typing.get_args(hint)
         if registry is not None and value is not None:
@@ -172,8 +174,9 @@ def construct(cls: type, values: Mapping, path: str = "config") -> Any:
                 value = registry.build(value, where)
         elif dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
             value = construct(hint, value, where)  # pyright: ignore[reportArgumentType]
-        elif typing.get_origin(hint) is dict and dataclasses.is_dataclass(args[-1]):
-            value = {k: construct(args[1], v, f"{where}.{k}") for k, v in value.items()}
+        elif isinstance(value, Mapping) and args and dataclasses.is_dataclass(args[-1]):
+            entry: Any = args[-1]
+            value = {k: construct(entry, v, f"{where}.{k}") for k, v in value.items()}
         built[key] = value
     try:
         return cls(**built)
@@ -181,7 +184,7 @@ def construct(cls: type, values: Mapping, path: str = "config") -> Any:
         raise UserError(f"{path}: {error}") from error
 
 
-def check(hint, value, path: str):
+def check(hint: Any, value: Any, path: str) -> Any:
     """Returns `value` as the type `hint` (list -> tuple, int -> float), or raises `UserError`."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any or isinstance(hint, (str, typing.TypeVar)):
