@@ -24,7 +24,7 @@ from genjax.core.arrays import Tree
 from genjax.core.errors import Diverged, UserError
 from genjax.core.tree import size
 from genjax.core.types import Task, TrainState
-from genjax.parallel import Rules, batch_parts, check_batch, to_global
+from genjax.parallel import Rules, batch_parts, batch_sharding, check_batch, to_global
 from genjax.training import guard
 from genjax.training.hooks import Hook, Moment, due_hooks
 from genjax.training.meter import Meter
@@ -264,9 +264,13 @@ def train(run: Loop) -> TrainState:
 
 
 def _row_shapes(run: Loop, stream: str) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes of a global batch of a stream, as the task declares them."""
+    """Returns the shapes of a global batch of a stream, as the task declares them.
+
+    They say how the batch is sharded too: only then is the trace the one that training uses.
+    """
+    sharding = batch_sharding(run.mesh, run.rules)
     return {
-        field: jax.ShapeDtypeStruct((run.batch[stream], *spec.shape), spec.dtype)
+        field: jax.ShapeDtypeStruct((run.batch[stream], *spec.shape), spec.dtype, sharding=sharding)
         for field, spec in run.task.streams[stream].items()
     }
 

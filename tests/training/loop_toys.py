@@ -19,7 +19,7 @@ from genjax.training.settings import CheckpointSettings, LogSettings, TrainSetti
 BATCH = 16
 
 
-SPECS = {"x": ArraySpec((2,)), "target": ArraySpec((2,)), "weight": ArraySpec(())}
+SPECS = {**dict.fromkeys(("x", "z", "target"), ArraySpec((2,))), "weight": ArraySpec(())}
 
 
 class MLP(nn.Module):
@@ -94,7 +94,7 @@ class Gan:
 
     @property
     def streams(self):
-        return {"main": SPECS, "prior": {"z": ArraySpec((2,))}}
+        return {"main": SPECS, "prior": SPECS}
 
     @property
     def players(self):

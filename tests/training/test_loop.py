@@ -215,3 +215,16 @@ def test_another_batch_size_is_refused(whole):
     run = toys.run_of(whole[1], batch={"main": 32}, train=TrainSettings(images=640))
     with pytest.raises(UserError, match="resume with the batch size"):
         train(run)
+
+
+def test_the_step_that_is_checked_is_the_one_that_trains(tmp_path):
+    """Tracing a large network takes long: the check before the first step must not be a second."""
+    traces = []
+
+    class Counting(toys.Pair):
+        def loss(self, *args):
+            traces.append(1)
+            return super().loss(*args)
+
+    train(toys.run_of(tmp_path, task=Counting(), steps=2))
+    assert len(traces) == 1
