@@ -7,7 +7,7 @@
 #   GENJAX_PORT    port on which the processes meet (default: a free one)
 [[ ${1:-} =~ ^[1-9][0-9]*$ && ${2:-} =~ ^[1-9][0-9]*$ && $# -ge 3 ]] ||
   { echo "usage: $0 PROCESSES DEVICES_EACH COMMAND ..." >&2; exit 2; }
-source "$(dirname "$0")/setup.sh"
+needs="" source "$(dirname "$0")/setup.sh"
 processes=$1 devices=$2
 shift 2
 free='import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])'
