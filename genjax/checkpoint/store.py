@@ -17,6 +17,7 @@ import posixpath
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -233,12 +234,18 @@ def report_once() -> None:
     theirs. For commands: there, every checkpoint of the process is genjax's.
     """
     logging.getLogger("absl").addFilter(_not_of_orbax)
+    logging.getLogger("asyncio").addFilter(_retrieved)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _show_unraisable
 
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:
     return not (record.exc_info and "orbax" in record.pathname)
+
+
+def _retrieved(record: logging.LogRecord) -> bool:
+    return "exception was never retrieved" not in record.getMessage()
 
 
 def _show_unraisable(unraisable) -> None:

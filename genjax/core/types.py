@@ -6,7 +6,7 @@ Conventions: `t` grows with noise and t = 0 is data; images are [b, h, w, c]; ti
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, dataclass_transform
+from typing import Protocol, dataclass_transform
 
 import jax
 
@@ -167,11 +167,3 @@ class Task(Protocol):
     def forward_flops(self) -> float:
         """Returns the floating-point operations (2 x MAC) of one forward pass of one image."""
         ...
-
-
-class Sampler(Protocol):
-    """A compiled-once generator: keys and conditions in, data-range arrays out."""
-
-    nfe: int
-
-    def __call__(self, params: Tree, frozen: dict[str, Tree], keys: Array, cond: Any) -> Array: ...
