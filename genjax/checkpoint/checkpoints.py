@@ -14,7 +14,7 @@ from genjax.checkpoint.store import Damaged, Store
 from genjax.checkpoint.workdir import Workdir
 from genjax.core.arrays import Tree
 from genjax.core.errors import UserError
-from genjax.core.tree import flatten
+from genjax.core.tree import flatten, nested
 
 _log = logging.getLogger("genjax")
 
@@ -214,7 +214,7 @@ class Checkpoints:
         found = self._attempt(step, wanted, exact=False)
         if found is None:
             return None
-        tree = _nested({k.removeprefix(prefix): v for k, v in found[0].items()})
+        tree = nested({k.removeprefix(prefix): v for k, v in found[0].items()})
         if abstract is not None:
             paths = flatten(abstract)
             ordered = [found[0][prefix + path] for path in paths]
@@ -248,7 +248,7 @@ class Checkpoints:
             raise UserError(
                 f"{self.workdir.path}: ema/{step} is damaged ({error}); remove that folder"
             ) from error
-        return _nested({k.removeprefix(f"{name}/"): v for k, v in found.items()})
+        return nested({k.removeprefix(f"{name}/"): v for k, v in found.items()})
 
     def wait(self) -> None:
         """Waits until all that was saved is on disk; raises `SaveFailed`."""
@@ -298,14 +298,3 @@ def _compare(where: str, leaves: Mapping, wanted: Mapping[str, Any], exact: bool
             f'{where} also has "{extra[0]}", which the run has not; resume with the config that '
             "saved it"
         )
-
-
-def _nested(flat: Mapping[str, Any]) -> dict:
-    tree: dict = {}
-    for path, leaf in flat.items():
-        *parents, name = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = leaf
-    return tree

@@ -1,7 +1,7 @@
 """Paths, masks and sizes of parameter trees."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,22 @@ def path_string(path) -> str:
 def flatten(tree: Tree) -> dict[str, Any]:
     """Returns the leaves by path, in tree order."""
     return {path_string(p): leaf for p, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def put(tree: dict, path: str, value: Any) -> None:
+    """Sets what stands at "a/b/c" in nested dicts, which are made where they are missing."""
+    *parents, leaf = path.split("/")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+    tree[leaf] = value
+
+
+def nested(leaves: Mapping[str, Any]) -> dict:
+    """Returns the nested dicts of leaves by path: the inverse of `flatten` for trees of dicts."""
+    tree: dict = {}
+    for path, leaf in leaves.items():
+        put(tree, path, leaf)
+    return tree
 
 
 def map_with_path(fn: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:

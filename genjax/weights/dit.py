@@ -73,7 +73,7 @@ def load(
         "blocks": {},
     }
     for ours, theirs in _ENDS.items():
-        _put(params, ours, _linear(tensors, theirs))
+        tree.put(params, ours, _linear(tensors, theirs))
     inner = {
         "attention/qkv": ((width, 3, heads, width // heads), (3, heads, width // heads)),
         "attention/out": ((heads, width // heads, width), (width,)),
@@ -85,7 +85,7 @@ def load(
         if ours in inner:
             for key, shape in zip(("kernel", "bias"), inner[ours]):
                 stacked[key] = stacked[key].reshape(-1, *shape)
-        _put(params["blocks"], ours, stacked)
+        tree.put(params["blocks"], ours, stacked)
     variables: dict[str, Tree] = {"params": params}
     if POSITIONS in tensors:
         _compare_positions(tensors[POSITIONS], module, format)
@@ -277,10 +277,3 @@ def _linear(tensors: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarra
 def _set_linear(out: dict, name: str, kernel: np.ndarray, bias: np.ndarray) -> None:
     out[f"{name}.weight"] = np.ascontiguousarray(kernel.T)
     out[f"{name}.bias"] = np.ascontiguousarray(bias.reshape(-1))
-
-
-def _put(params: dict, path: str, value: Tree) -> None:
-    *parents, leaf = path.split("/")
-    for parent in parents:
-        params = params.setdefault(parent, {})
-    params[leaf] = value

@@ -14,7 +14,7 @@ import numpy as np
 
 from genjax.core.arrays import Tree
 from genjax.core.errors import UserError
-from genjax.core.tree import flatten
+from genjax.core.tree import flatten, nested
 from genjax.models import MODELS
 from genjax.weights.io import read_tensors, write_safetensors
 
@@ -54,13 +54,7 @@ def read_native(path: str) -> tuple[nn.Module, dict[str, Tree], dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{os.path.join(path, FACTS)}: not readable ({error})") from error
     module = MODELS.build(network, f"{FACTS}: network")
-    variables: dict = {}
-    for name, tensor in read_tensors(os.path.join(path, WEIGHTS)).items():
-        *parents, leaf = name.split("/")
-        node = variables
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = tensor
+    variables = nested(read_tensors(os.path.join(path, WEIGHTS)))
     if "params" not in variables:
         raise UserError(f"{os.path.join(path, WEIGHTS)}: holds no tensor params/...; convert again")
     return module, variables, facts

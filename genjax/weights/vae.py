@@ -54,14 +54,8 @@ def load(tensors: Mapping[str, np.ndarray], **fields) -> tuple[KLVAE, dict[str, 
     layout, shapes = module.attention_layout, _shapes(module)
     wanted = {_name(path, layout): _torch_shape(s, path, layout) for path, s in shapes.items()}
     names.check(FORMAT, tensors, wanted)
-    params: dict = {}
-    for path in shapes:
-        *parents, leaf = path.split("/")
-        node = params
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = _from_torch(tensors[_name(path, layout)], path)
-    return module, {"params": params}
+    params = {path: _from_torch(tensors[_name(path, layout)], path) for path in shapes}
+    return module, {"params": tree.nested(params)}
 
 
 def save(module: KLVAE, variables: Mapping[str, Tree]) -> dict[str, np.ndarray]:

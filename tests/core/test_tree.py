@@ -18,6 +18,12 @@ def test_rules_take_the_first_match_and_must_cover_everything():
         tree.by_rules(TREE, (("gamma", 0), (".*", 1)), "decay")
 
 
+def test_nested_is_the_inverse_of_flatten():
+    flat = {"a/b": 1, "a/c/d": 2, "e": 3}
+    assert tree.nested(flat) == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
+    assert tree.flatten(tree.nested(flat)) == flat
+
+
 def test_sizes():
     assert tree.size(TREE) == 10 and tree.nbytes(TREE) == 40
     assert list(tree.flatten(TREE)) == ["a/bias", "a/kernel", "b/0"]
