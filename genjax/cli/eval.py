@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
 def load_classifier(workdir: str) -> tuple[Any, Any]:
     """Returns (task, parameters) of a workdir of configs/classifier, averaged where it averages."""
     from genjax.checkpoint import Workdir
-    from genjax.cli.model import read_params
+    from genjax.cli.model import default_ema, read_params
     from genjax.cli.schema import build_run, expand_run
     from genjax.cli.workdir import read_config
 
@@ -148,7 +148,7 @@ def load_classifier(workdir: str) -> tuple[Any, Any]:
     trained = build_run(expand_run(config))
     if "model" not in {n for p in trained.task.players for n in p.trains}:
         return trained.task, {}
-    params, _ = read_params(workdir, trained, next(iter(trained.ema), "raw"))
+    params, _ = read_params(workdir, trained, default_ema(trained.ema))
     return trained.task, params["model"]
 
 

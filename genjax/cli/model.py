@@ -1,7 +1,7 @@
 """`genjax.load(PATH)`: a trained or converted model as an object with `sample` and `denoise`."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -137,7 +137,7 @@ def _read(path: str, ema: str | None) -> Model:
     run = build_run(expand_run(config))
     if not isinstance(run.task, Diffusion):
         raise UserError(f"{path}: holds a {config['task']['name']}; it draws no samples")
-    name = ema or next(iter(run.ema), "raw")
+    name = ema or default_ema(run.ema)
     params, step = read_params(path, run, name)
     return Model(run.task, params["model"], run.task.load_frozen(), name, config, step)
 
@@ -164,6 +164,11 @@ def _guidance(task: Diffusion, weight: float) -> Any:
     if any(field.name == "weight" for field in dataclasses.fields(given)):
         return dataclasses.replace(given, weight=weight)
     return GUIDANCES.build({"name": "cfg", "weight": weight})
+
+
+def default_ema(emas: Iterable[str]) -> str:
+    """Returns the average that is used unless another is asked for: the first, or "raw"."""
+    return next(iter(emas), "raw")
 
 
 def read_params(path: str, run: Any, ema: str) -> tuple[dict[str, Tree], int]:

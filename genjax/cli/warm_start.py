@@ -7,6 +7,7 @@ import jax
 
 from genjax import weights
 from genjax.checkpoint import Checkpoints, Workdir
+from genjax.cli.model import default_ema
 from genjax.core.arrays import Tree
 from genjax.core.errors import UserError
 from genjax.models.dit import VARIANTS, DiT
@@ -60,8 +61,7 @@ def read_weights(spec: str, network: str, **fields: Any) -> Tree:
             f"convert`, nor FORMAT:FILE with FORMAT one of {', '.join(weights.FORMATS)}"
         )
     config = workdir.read_json("config.json")["config"]
-    name = next(iter(config["ema"]), "raw")
-    params, _ = Checkpoints(workdir).restore_params(name)
+    params, _ = Checkpoints(workdir).restore_params(default_ema(config["ema"]))
     if network not in params:
         raise UserError(f"config.init.{network}: {spec} holds the networks {sorted(params)}")
     return params[network]

@@ -65,10 +65,14 @@ class Classifier:
         `images` [b, h, w, c] hold grey values 0 .. levels-1 (None: as stored, `self.levels`;
         256 for images made for the eye).
         """
-        x = images.astype(jnp.float32) * (2.0 / ((levels or self.levels) - 1)) - 1.0
-        return self.model.apply({"params": params}, x)
+        return self.model.apply({"params": params}, _scaled(images, levels or self.levels))
 
     def _logits(self, params: Tree, image: Array, *, train: bool, key: Array) -> Array:
-        x = image.astype(jnp.float32) * (2.0 / (self.levels - 1)) - 1.0
+        x = _scaled(image, self.levels)
         rngs = {"dropout": key}
         return self.model.apply({"params": params}, x, train=train, rngs=rngs)["logits"]
+
+
+def _scaled(images: Array, levels: int) -> Array:
+    """Returns grey values 0 .. levels-1 as float32 in [-1, 1]."""
+    return images.astype(jnp.float32) * (2.0 / (levels - 1)) - 1.0

@@ -23,7 +23,7 @@ from genjax.checkpoint import Checkpoints, Retention, Workdir
 from genjax.core.arrays import Tree
 from genjax.core.errors import Diverged, UserError
 from genjax.core.tree import size
-from genjax.core.types import Task, TrainState
+from genjax.core.types import Player, Task, TrainState
 from genjax.parallel import Rules, batch_parts, batch_sharding, check_batch, to_global
 from genjax.training import guard
 from genjax.training.hooks import Hook, Moment, due_hooks
@@ -134,8 +134,7 @@ def train(run: Loop) -> TrainState:
     seed, total = np.uint32(run.seed), np.uint32(total_images)
     first = acting(players, step)
     one_step = make_step(recipe, first)
-    wanted = {main, *(name for p in first for name in p.streams)}
-    rows = {name: _row_shapes(run, name) for name in task.streams if name in wanted}
+    rows = {name: _row_shapes(run, name) for name in _streams_read(task, first)}
     jax.eval_shape(one_step, abstract, frozen, rows, seed, total)
 
     # --- data, from where the state stands -----------------------------------------------------
@@ -220,8 +219,7 @@ def train(run: Loop) -> TrainState:
         stop = False
         while step < total_steps and not stop:
             now = acting(players, step)
-            wanted = {main, *(s for p in now for s in p.streams)}
-            rows = {s: dict(next(streams[s])) for s in task.streams if s in wanted}
+            rows = {s: dict(next(streams[s])) for s in _streams_read(task, now)}
             batch = to_global(rows, mesh, rules)
             layout.update({s: jax.eval_shape(lambda b: b, batch[s]) for s in batch.keys() - layout})
             trace.before_step(images)
@@ -261,6 +259,13 @@ def train(run: Loop) -> TrainState:
             raise SystemExit(EXIT_CODE)
         writers.say(f"done: step {step:,}, {images:,} images")
     return state
+
+
+def _streams_read(task: Task, now: tuple[Player, ...]) -> list[str]:
+    """Returns the streams of a step in which `now` act: theirs, and always the main one."""
+    main, *rest = task.streams
+    named = {name for player in now for name in player.streams}
+    return [main, *(name for name in rest if name in named)]
 
 
 def _row_shapes(run: Loop, stream: str) -> dict[str, jax.ShapeDtypeStruct]:
