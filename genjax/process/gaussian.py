@@ -48,6 +48,13 @@ class Process(abc.ABC):
     def prior_std(self) -> float:
         return 1.0
 
+    def start_std(self, t) -> Any:
+        """Returns the standard deviation that sampling starts from where its grid begins at t.
+
+        Where x_t grows with its noise (VE, EDM) that is sigma(t), else `prior_std`.
+        """
+        return self.prior_std
+
     @abc.abstractmethod
     def alpha(self, t) -> Any:
         """Returns the factor of the data in x_t."""
@@ -124,6 +131,9 @@ class VE(Process):
     @property
     def prior_std(self) -> float:
         return self.sigma_max
+
+    def start_std(self, t) -> Any:
+        return self.sigma(t)
 
     @property
     def _rate(self) -> float:
@@ -242,6 +252,9 @@ class EDM(Process):
     @property
     def prior_std(self) -> float:
         return self.sigma_max
+
+    def start_std(self, t) -> Any:
+        return self.sigma(t)
 
     def alpha(self, t):
         xp, t = as_time(t)

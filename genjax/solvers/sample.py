@@ -22,13 +22,13 @@ class SolverLike(Protocol):
     def output(self, state: Any) -> Array: ...
 
 
-def noise(keys: Array, shape: tuple[int, ...], prior_std: float = 1.0) -> Array:
-    """Returns the samples' start, prior_std N(0, 1): [b, *shape] float32, image i from keys[i].
+def noise(keys: Array, shape: tuple[int, ...], std: float | Array = 1.0) -> Array:
+    """Returns the samples' start, std N(0, 1): [b, *shape] float32, image i from keys[i].
 
     The same keys may be handed on to `sample`: the two never share random numbers.
     """
     starts = jax.vmap(lambda k: keys_lib.fold(k, "noise"))(keys)
-    return prior_std * keys_lib.normal(starts, shape)
+    return std * keys_lib.normal(starts, shape)
 
 
 def pad(rows: Mapping[str, Any], n: int) -> dict[str, Any]:

@@ -211,6 +211,6 @@ class Diffusion:
 
         null = self.null(cond) if self.has_null and cond is not None else None
         predict, memory = self.sampler.guidance.wrap(denoise, cond, null)
-        x = noise(sample_keys, self.shape, self.process.prior_std)
+        x = noise(sample_keys, self.shape, self.process.start_std(rows["t"][0]))
         z = sample(self.solver, predict, rows, x, sample_keys, memory)
         return self.codec.decode(frozen.get("codec"), z)

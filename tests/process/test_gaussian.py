@@ -151,6 +151,9 @@ def test_ends_of_the_straight_and_the_cosine_path(process):
 
 def test_priors():
     assert [p.prior_std for p in CONTINUOUS] == [50, 1, 1, 80, 1, 1]
+    assert [float(p.start_std(0.5)) for p in CONTINUOUS] == pytest.approx(
+        [CONTINUOUS[0].sigma(0.5), 1, 1, 0.5, 1, 1]
+    )
     assert EDM(sigma_max=10).t_max == EDM(sigma_max=10).prior_std == 10
     assert EDM(sigma_min=0.1).t_min == 0.1
 
