@@ -2,7 +2,11 @@
 
 from genjax.core.registry import Registry
 from genjax.objectives.diffusion import Denoising, Flow, Hybrid, Parts
+from genjax.objectives.edm2 import Uncertainty
 
-OBJECTIVES = Registry("objective", {"denoising": Denoising, "hybrid": Hybrid, "flow": Flow})
+OBJECTIVES = Registry(
+    "objective",
+    {"denoising": Denoising, "hybrid": Hybrid, "flow": Flow, "edm2": Uncertainty},
+)
 
-__all__ = ["OBJECTIVES", "Denoising", "Flow", "Hybrid", "Parts"]
+__all__ = ["OBJECTIVES", "Denoising", "Flow", "Hybrid", "Parts", "Uncertainty"]

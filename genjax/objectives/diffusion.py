@@ -1,17 +1,25 @@
 """Losses of diffusion and flow models, all on one draw of data, noise, time and condition.
 
 Each is `(parts, trained, view, batch, key, progress) -> (loss, Aux)`, the mean over the batch of a
-loss per sample that is itself a mean over the sample's elements. (EDM's and some of Score SDE's
-published losses are sums over elements: larger by that constant.)
+loss per sample that is itself a mean over the sample's elements, unless `Denoising.reduction` says
+otherwise.
+
+Score SDE's losses are choices of `Denoising` with precond "eps" (VE: `negative`), for which
+(std score + z)^2 is the plain squared error: continuous with times "uniform", discrete with
+"discrete" (VE) or process "table" and "index" (VP), reduction "mean" or "half_sum" as the published
+config has it. Likelihood weighting is weighting "likelihood" with times "uniform" or, sampled by
+importance, "log_lam". EDM's is weighting "edm", reduction "sum".
 """
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from genjax.core import keys
 from genjax.core.arrays import Array, Tree, bcast, per_sample_mean
@@ -19,12 +27,16 @@ from genjax.core.errors import UserError
 from genjax.core.registry import choice, option
 from genjax.core.types import Aux, Progress, View, pytree
 from genjax.objectives.vlb import vlb_bits
-from genjax.objectives.weighting import WEIGHTINGS, conversion, row
+from genjax.objectives.weighting import WEIGHTINGS, Likelihood, conversion, row
 from genjax.process.coupling import Coupling
 from genjax.process.denoiser import Denoiser, Output
+from genjax.process.gaussian import Process
 from genjax.process.precond import Score
 from genjax.process.table import Table
-from genjax.process.times import Index, TimeDist
+from genjax.process.times import Discrete, Index, TimeDist
+
+Metrics = dict[str, tuple[Array, Array]]
+_LOG_BIN = math.log(1e3)  # bins of noise level do not divide what lies beyond
 
 
 @pytree
@@ -45,7 +57,9 @@ class Parts:
 
     `prepare(stream, view, key) -> (x0, cond)`: the stream's arrays as the process's data (float32
     [b, ...]) and the condition; `null(cond)`: the same condition, all null; `drop`: probability
-    with which a training sample loses its whole condition.
+    with which a training sample loses its whole condition. `augment(key, x0) -> (x0', labels)`
+    changes the data of training samples and says how in cond["augment"]. Those labels are never
+    dropped: without them the unconditional network would learn changed data.
     """
 
     denoiser: Denoiser
@@ -54,6 +68,7 @@ class Parts:
     prepare: Callable[[Mapping, View, Array], tuple[Array, Any]]
     null: Callable[[Any], Any]
     drop: float
+    augment: Callable[[Array, Array], tuple[Array, Array]] | None = None
 
     def __post_init__(self):
         if not 0 <= self.drop <= 1:
@@ -62,14 +77,22 @@ class Parts:
     def draw(
         self, view: View, stream: Mapping, key: Array, progress: Progress, train: bool
     ) -> Draw:
-        """Returns data, noise, times and conditions of one batch; no dropout unless `train`."""
+        """Returns data, noise, times and conditions of one batch.
+
+        Only in training are conditions dropped and data augmented.
+        """
         process = self.denoiser.process
         x0, cond = self.prepare(stream, view, keys.fold(key, "prepare"))
+        labels = None
+        if train and self.augment is not None:
+            x0, labels = self.augment(keys.fold(key, "augment"), x0)
         x0, eps = self.coupling.sample(keys.fold(key, "noise"), x0.astype(jnp.float32), stream)
         b = x0.shape[0]
         times = self.times.sample(keys.fold(key, "times"), b, progress, process)
         if train and self.drop > 0 and cond is not None:
             cond = drop_condition(keys.fold(key, "drop"), cond, self.null(cond), self.drop, b)
+        if labels is not None:
+            cond = {**(cond or {}), "augment": labels}
         weight = jnp.ones((b,), jnp.float32) if times.weight is None else times.weight
         return Draw(x0, eps, process.perturb(x0, eps, times.t), times.t, cond, weight)
 
@@ -98,8 +121,46 @@ def report(weight: Array, **losses: Array) -> tuple[Array, Aux]:
     return metrics["loss"][0] / count, Aux(metrics=metrics)
 
 
+def bin_edges(process: Process, n: int) -> np.ndarray:
+    """Returns the n - 1 inner edges, in sigma/alpha, of n bins of noise level; float64, rising.
+
+    They are even in log(sigma/alpha) between its values at t_min and t_max, both cut to
+    [1e-3, 1e3]; the outermost bins reach on to 0 and infinity.
+    """
+    ends = np.array([process.t_min, process.t_max], np.float64)
+    low, high = np.clip(-process.logsnr_half(ends), -_LOG_BIN, _LOG_BIN)
+    return np.exp(np.linspace(low, high, n + 1)[1:-1])
+
+
+def binned(process: Process, n: int, t: Array, weight: Array, loss: Array) -> Metrics:
+    """Returns "loss/bin_0" (least noise) .. "loss/bin_{n-1}": (sum, count) of `loss` [b] by bin.
+
+    `count` is the sum of the samples' `weight` [b], so that a bin's mean is that of the law which
+    the loss is defined with. A bin without samples counts 0.
+    """
+    edges = jnp.asarray(bin_edges(process, n), jnp.float32)
+    index = jnp.searchsorted(edges, process.lam(t))
+    # where, not a product: what is not finite in another bin must not spread
+    hit = index[None] == jnp.arange(n)[:, None]
+    sums = jnp.sum(jnp.where(hit, loss * weight, 0), 1)
+    counts = jnp.sum(jnp.where(hit, weight, 0), 1)
+    return {f"loss/bin_{i}": (sums[i], counts[i]) for i in range(n)}
+
+
+@dataclasses.dataclass(frozen=True)
 class _Objective(abc.ABC):
     """A loss per sample on the draw of `Parts`; subclasses are frozen dataclasses."""
+
+    bins: int = option(
+        0, 'bins of noise level with metrics "loss/bin_i", the mean loss there (0: none)'
+    )
+
+    def __post_init__(self):
+        if self.bins < 0:
+            raise ValueError(f"bins must be at least 0, got {self.bins}")
+
+    def check(self, parts: Parts) -> None:  # noqa: B027  most losses have nothing to refuse
+        """Raises `UserError` if this loss has no meaning with `parts`."""
 
     @abc.abstractmethod
     def losses(self, parts: Parts, draw: Draw, out: Output, error: Array) -> dict[str, Array]:
@@ -120,11 +181,18 @@ class _Objective(abc.ABC):
 
         With `train=False` conditions are kept and the network runs without dropout.
         """
+        self.check(parts)
         draw = parts.draw(view, batch["main"], key, progress, train)
         out, error = parts.evaluate(trained["model"], draw, key, train)
-        return report(draw.weight, **self.losses(parts, draw, out, error))
+        losses = self.losses(parts, draw, out, error)
+        loss, aux = report(draw.weight, **losses)
+        if self.bins:
+            bins = binned(parts.denoiser.process, self.bins, draw.t, draw.weight, losses["loss"])
+            aux = dataclasses.replace(aux, metrics=aux.metrics | bins)
+        return loss, aux
 
 
+_REDUCTIONS = ("mean", "sum", "half_sum")
 _TARGETS = ("F", "eps", "x0", "v", "velocity", "score")
 
 
@@ -134,21 +202,47 @@ class Denoising(_Objective):
 
     The error is that of `target`, converted from the network's own ("F") by the ratio of their
     c_out. Every weighting but `uniform` fixes the weight of the data's error, and thereby the loss,
-    whatever the target is. Metric "mse": the network's own error without any weight.
+    whatever the target is. Metric "mse": the network's own error without any weight, always a mean
+    over elements.
+
+    `reduction` over a sample's elements: "mean" (Score SDE's VP), "half_sum" (most of its VE
+    configs) or "sum" (EDM). It matters to gradient clipping and Adam's epsilon.
     """
 
     target: str = option("F", f"whose error `uniform` weights evenly: one of {', '.join(_TARGETS)}")
     weighting: Any = choice(WEIGHTINGS, {"name": "uniform"}, "the weight over time")
+    reduction: str = option("mean", f"over a sample's elements: one of {', '.join(_REDUCTIONS)}")
 
     def __post_init__(self):
+        super().__post_init__()
         if self.target not in _TARGETS:
             raise ValueError(f"target: {self.target!r} is unknown; choose one of {list(_TARGETS)}")
+        if self.reduction not in _REDUCTIONS:
+            raise ValueError(
+                f"reduction: {self.reduction!r} is unknown; choose one of {list(_REDUCTIONS)}"
+            )
+
+    def check(self, parts):
+        if isinstance(self.weighting, Likelihood) and isinstance(parts.times, Discrete | Index):
+            raise UserError(
+                "objective.weighting: likelihood weighs by the rate g^2 of continuous time, but "
+                f'times.name "{type(parts.times).__name__.lower()}" draws discrete levels; use '
+                '"uniform" or "log_lam"'
+            )
 
     def losses(self, parts, draw, out, error):
         process, precond = parts.denoiser.process, parts.denoiser.precond
         mse = per_sample_mean(error**2)
         target = row(self.target, precond)
-        return {"loss": mse * self.weighting.weight(process, precond, target, draw.t), "mse": mse}
+        weight = self.weighting.weight(process, precond, target, draw.t)
+        return {"loss": mse * weight * self._factor(error), "mse": mse}
+
+    def _factor(self, error: Array) -> float:
+        """Returns the reduction over a sample's elements, over their mean."""
+        if self.reduction == "mean":
+            return 1.0
+        size = math.prod(error.shape[1:])
+        return float(size) if self.reduction == "sum" else size / 2
 
 
 _FLOW_WEIGHTS = ("uniform", "velocity", "likelihood")
@@ -168,6 +262,7 @@ class Flow(_Objective):
     weighting: str = option("uniform", f"one of {', '.join(_FLOW_WEIGHTS)}")
 
     def __post_init__(self):
+        super().__post_init__()
         if self.weighting not in _FLOW_WEIGHTS:
             raise ValueError(
                 f"weighting: {self.weighting!r} is unknown; choose one of {list(_FLOW_WEIGHTS)}"
@@ -200,16 +295,20 @@ class Hybrid(_Objective):
     levels: int = option(256, "grey levels of the data on [-1, 1], for the likelihood at t = 1")
 
     def __post_init__(self):
+        super().__post_init__()
         if self.levels < 2:
             raise ValueError(f"levels must be at least 2, got {self.levels}")
 
-    def losses(self, parts, draw, out, error):
-        process, precond = parts.denoiser.process, parts.denoiser.precond
+    def check(self, parts):
+        process = parts.denoiser.process
         if not isinstance(process, Table) or not isinstance(parts.times, Index):
             raise UserError(
                 'objective.name: hybrid needs process.name "table" and times.name "index", not '
                 f"{type(process).__name__} and {type(parts.times).__name__}"
             )
+
+    def losses(self, parts, draw, out, error):
+        process, precond = cast(Table, parts.denoiser.process), parts.denoiser.precond
         if out.variance is None:
             raise UserError(
                 "objective.name: hybrid trains a learned variance, but the network has as many "

@@ -1,6 +1,7 @@
 """Noise processes, what networks predict of them, and how training draws times and noise."""
 
 from genjax.core.registry import Registry
+from genjax.process.augment import AUGMENTS, Augment
 from genjax.process.coupling import COUPLINGS, Coupling, Independent, Paired
 from genjax.process.denoiser import Denoiser, Output
 from genjax.process.gaussian import EDM, VE, VP, Cosine, Process, RectifiedFlow, SubVP
@@ -22,6 +23,7 @@ PROCESSES = Registry(
 )
 
 __all__ = [
+    "AUGMENTS",
     "COUPLINGS",
     "EDM",
     "PRECONDS",
@@ -29,6 +31,7 @@ __all__ = [
     "TIMES",
     "VE",
     "VP",
+    "Augment",
     "Cosine",
     "Coupling",
     "Denoiser",

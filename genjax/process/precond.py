@@ -3,6 +3,12 @@
 F is the raw network, D its estimate of the data. A loss in one row is a weighted loss in any other,
 |F - F*|^2 = |D - x0|^2 / c_out^2, F* being what `target` returns.
 
+The published columns, in the noise levels lam = sigma/alpha of EDM's table 1 (x/alpha is its x):
+EDM: "edm". VP: "eps", time t, time_scale 999, on VP. VE: "eps" with `negative`, time
+log_half_sigma, on VE (0.02, 100); Score SDE's own units and label: log_sigma on VE (0.01, 50).
+iDDPM: "eps", time nearest_index, on the table "cosine", whose entry t = i + 1 is the paper's u_j,
+j = N - 1 - i, with its C1 = 0.001 and C2 = 0.008.
+
 Rows with a factor 1/alpha ("eps", "score") are undefined where alpha = 0 (the end of "flow" and
 "cosine"): their training times and grids must end below it. The other rows are finite there.
 """
@@ -12,6 +18,7 @@ import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from genjax.core.arrays import Array, bcast, namespace
 from genjax.core.errors import UserError
@@ -19,16 +26,21 @@ from genjax.core.registry import Registry, option
 from genjax.process.gaussian import EDM, Process, as_time
 from genjax.process.table import Table
 
-_TIMES = ("auto", "t", "index", "sigma", "log_sigma", "quarter_log_sigma")
+_LOGS = ("log_sigma", "log_half_sigma", "quarter_log_sigma")
+_TIMES = ("auto", "t", "reverse", "index", "nearest_index", "sigma", *_LOGS)
+_TABLES = ("index", "nearest_index")  # times that count the entries of a table
 _TIME_DOC = (
-    "what the network's time embedding sees: t; index (table: t - 1); sigma, log_sigma or "
+    "what the network's time embedding sees: t; reverse (t_max - t); index (table: t - 1) or "
+    "nearest_index (of the entry of nearest sigma/alpha); sigma, log_sigma, log_half_sigma or "
     "quarter_log_sigma of sigma/alpha; auto: index for a table, else t"
 )
-_SCALE_DOC = "factor on that time (Score SDE's VP: 999; flow models: 1 or 1000)"
+_SCALE_DOC = "factor on that time (Score SDE's VP and discrete VE: 999; flow models: 1 or 1000)"
+_ROUNDINGS = ("none", "nearest", "floor")
+_ROUND_DOC = "integer labels of discrete models: the scaled time's none, nearest or floor"
 _LOG_LIMIT = 20.0  # beyond every float32 time but the ends, where the logarithm is infinite
 
 
-def c_noise(process: Process, t, time: str, scale: float) -> Array:
+def c_noise(process: Process, t, time: str, scale: float, rounding: str = "none") -> Array:
     """Returns the network's time input, float32, shaped like `t`.
 
     Logarithms of sigma/alpha are kept within +-20, so that they are finite at both ends.
@@ -36,16 +48,27 @@ def c_noise(process: Process, t, time: str, scale: float) -> Array:
     t = jnp.asarray(t, jnp.float32)
     if time == "auto":
         time = "index" if isinstance(process, Table) else "t"
+    seen = _seen(process, t, time) * scale
+    if rounding != "none":
+        seen = jnp.round(seen) if rounding == "nearest" else jnp.floor(seen)
+    return jnp.asarray(seen, jnp.float32)
+
+
+def _seen(process: Process, t: Array, time: str) -> Array:
     if time == "t":
-        seen = t
-    elif time == "index":
-        seen = t - 1
-    elif time == "sigma":
-        seen = process.lam(t)
-    else:
-        seen = jnp.clip(-process.logsnr_half(t), -_LOG_LIMIT, _LOG_LIMIT)
-        seen = seen / 4 if time == "quarter_log_sigma" else seen
-    return jnp.asarray(seen * scale, jnp.float32)
+        return t
+    if time == "reverse":
+        return process.t_max - t
+    if time in _TABLES:
+        if time == "nearest_index" and isinstance(process, Table):
+            t = process.nearest(t)
+        return t - 1
+    if time == "sigma":
+        return process.lam(t)
+    log = jnp.clip(-process.logsnr_half(t), -_LOG_LIMIT, _LOG_LIMIT)
+    if time == "log_half_sigma":
+        return log - np.log(2.0)
+    return log / 4 if time == "quarter_log_sigma" else log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +77,15 @@ class Precond(abc.ABC):
 
     time: str = option("auto", _TIME_DOC)
     time_scale: float = option(1.0, _SCALE_DOC)
+    time_round: str = option("none", _ROUND_DOC)
 
     def __post_init__(self):
         if self.time not in _TIMES:
             raise ValueError(f"time: {self.time!r} is unknown; choose one of {list(_TIMES)}")
+        if self.time_round not in _ROUNDINGS:
+            raise ValueError(
+                f"time_round: {self.time_round!r} is unknown; choose one of {list(_ROUNDINGS)}"
+            )
 
     @abc.abstractmethod
     def c_skip(self, process: Process, t) -> Any: ...
@@ -70,7 +98,7 @@ class Precond(abc.ABC):
         return xp.ones_like(t)
 
     def c_noise(self, process: Process, t) -> Array:
-        return c_noise(process, t, self.time, self.time_scale)
+        return c_noise(process, t, self.time, self.time_scale, self.time_round)
 
     @abc.abstractmethod
     def target(self, process: Process, t, x0, eps) -> Any:
@@ -78,9 +106,9 @@ class Precond(abc.ABC):
 
     def check(self, process: Process) -> None:
         """Raises `UserError` if this row has no meaning for `process`."""
-        if self.time == "index" and not isinstance(process, Table):
+        if self.time in _TABLES and not isinstance(process, Table):
             raise UserError(
-                f'precond.time: "index" counts the entries of a table, but the process is '
+                f'precond.time: "{self.time}" counts the entries of a table, but the process is '
                 f'{type(process).__name__}; use "t" or "auto"'
             )
 
@@ -92,16 +120,19 @@ def _mix(a, x, b, y):
 
 @dataclasses.dataclass(frozen=True)
 class Eps(Precond):
-    """F predicts the noise (DDPM, DiT)."""
+    """F predicts the noise (DDPM, DiT), or minus it (`negative`: Score SDE's VE networks)."""
+
+    negative: bool = option(False, "the network predicts minus the noise")
 
     def c_skip(self, process, t):
         return 1 / process.alpha(t)
 
     def c_out(self, process, t):
-        return -process.sigma(t) / process.alpha(t)
+        ratio = process.sigma(t) / process.alpha(t)
+        return ratio if self.negative else -ratio
 
     def target(self, process, t, x0, eps):
-        return eps
+        return -eps if self.negative else eps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,8 +187,8 @@ class Velocity(Precond):
 
     def c_noise(self, process, t):
         if self.reverse:
-            t = process.t_max - jnp.asarray(t, jnp.float32)
-        return c_noise(process, t, self.time, self.time_scale)
+            return c_noise(process, t, "reverse", self.time_scale, self.time_round)
+        return super().c_noise(process, t)
 
     def target(self, process, t, x0, eps):
         return _mix(self._sign * process.dalpha(t), x0, self._sign * process.dsigma(t), eps)

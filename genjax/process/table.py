@@ -127,6 +127,17 @@ class Table(Process):
         above = 1 + xp.interp(xp.log(xp.maximum(lam, first)), log_lam, np.arange(self.n))
         return xp.where(lam < first, lam / first, above)
 
+    def nearest(self, t):
+        """Returns the entry 1..N whose sigma/alpha is nearest to that of `t`, shaped like `t`.
+
+        Networks that were trained on the table's levels alone see this one (EDM's iDDPM column).
+        """
+        xp, t = as_time(t)
+        low = xp.clip(xp.floor(t), 1, self.n)
+        high = xp.clip(xp.ceil(t), 1, self.n)
+        lam = self.lam(t)
+        return xp.where(self.lam(high) - lam < lam - self.lam(low), high, low)
+
 
 @functools.lru_cache(maxsize=16)
 def _nodes(table: Table) -> Nodes:

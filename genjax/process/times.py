@@ -11,7 +11,7 @@ from genjax.core.arrays import Array
 from genjax.core.errors import UserError
 from genjax.core.registry import Registry, option
 from genjax.core.types import Progress, Times
-from genjax.process.gaussian import Process
+from genjax.process.gaussian import VE, Process
 from genjax.process.table import Table
 
 
@@ -23,6 +23,16 @@ class TimeDist(abc.ABC):
         """Returns b independent times, t [b] float32. A curriculum reads `progress`."""
 
 
+def _ends(lo: float | None, hi: float | None, process: Process) -> tuple[float, float]:
+    """Returns the range [lo, hi], None being the process's."""
+    return process.t_min if lo is None else lo, process.t_max if hi is None else hi
+
+
+def _check_ends(lo: float | None, hi: float | None) -> None:
+    if lo is not None and hi is not None and not lo < hi:
+        raise ValueError(f"lo must be below hi, got {lo} and {hi}")
+
+
 @dataclasses.dataclass(frozen=True)
 class _Range(TimeDist):
     """A law on [lo, hi], given by the quantile function of its image on [0, 1]."""
@@ -31,16 +41,14 @@ class _Range(TimeDist):
     hi: float | None = option(None, "largest t; None: the process's t_max")
 
     def __post_init__(self):
-        if self.lo is not None and self.hi is not None and not self.lo < self.hi:
-            raise ValueError(f"lo must be below hi, got {self.lo} and {self.hi}")
+        _check_ends(self.lo, self.hi)
 
     @abc.abstractmethod
     def unit(self, key: Array, b: int) -> Array:
         """Returns b draws in [0, 1]."""
 
     def sample(self, key, b, progress, process):
-        lo = process.t_min if self.lo is None else self.lo
-        hi = process.t_max if self.hi is None else self.hi
+        lo, hi = _ends(self.lo, self.hi, process)
         return Times(lo + (hi - lo) * self.unit(key, b))
 
 
@@ -96,6 +104,63 @@ class Index(TimeDist):
 
 
 @dataclasses.dataclass(frozen=True)
+class Discrete(TimeDist):
+    """t uniform on i/(n - 1), i = 0..n-1: the n geometric noise levels of SMLD on the VE process.
+
+    Score SDE's discrete VE. Its label, n - 1 - i, is precond.time "reverse" with
+    time_scale n - 1.
+    """
+
+    n: int = option(1000, "number of noise levels")
+
+    def __post_init__(self):
+        if self.n < 2:
+            raise ValueError(f"n must be at least 2, got {self.n}")
+
+    def sample(self, key, b, progress, process):
+        if not isinstance(process, VE):
+            raise UserError(
+                "times.name: discrete are the noise levels of the process ve, not of "
+                f'{type(process).__name__}; discrete VP is process.name "table" with times.name '
+                '"index", and sub-VP has no discrete form: use "uniform"'
+            )
+        return Times(jax.random.randint(key, (b,), 0, self.n).astype(jnp.float32) / (self.n - 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class LogLam(TimeDist):
+    """log(sigma/alpha) uniform between its values at `lo` and `hi`, for any process.
+
+    Its density in t is proportional to g^2/sigma^2 = 2 d log(lam)/dt, which makes the likelihood
+    weighting of the score's error an even one of the noise's (Song et al., arXiv 2101.09258):
+    importance sampling. `weight` = (density of uniform t)/(this density), so that the expectation
+    of a loss stays that of t uniform on [lo, hi].
+    """
+
+    lo: float | None = option(None, "smallest t; None: the process's t_min")
+    hi: float | None = option(None, "largest t; None: the process's t_max")
+    unbiased: bool = option(True, "weigh the draws, so that the loss stays that of uniform t")
+
+    def __post_init__(self):
+        _check_ends(self.lo, self.hi)
+
+    def sample(self, key, b, progress, process):
+        lo, hi = _ends(self.lo, self.hi, process)
+        low, high = (-process.logsnr_half(np.float64(t)) for t in (lo, hi))
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise UserError(
+                f"times: log_lam needs 0 < sigma/alpha < inf at both ends, but on [{lo:g}, {hi:g}]"
+                f" log(sigma/alpha) goes from {low:g} to {high:g}; set lo or hi inside"
+            )
+        log_lam = low + (high - low) * jax.random.uniform(key, (b,))
+        t = jnp.clip(process.t_of_lam(jnp.exp(log_lam)), lo, hi)
+        if not self.unbiased:
+            return Times(t)
+        rate = process.dsigma(t) / process.sigma(t) - process.dalpha(t) / process.alpha(t)
+        return Times(t, None, (high - low) / ((hi - lo) * rate))
+
+
+@dataclasses.dataclass(frozen=True)
 class LogNormal(TimeDist):
     """log(sigma/alpha) ~ N(mean, std^2) (EDM). The law is not cut to the process's range."""
 
@@ -112,6 +177,8 @@ TIMES = Registry(
     {
         "uniform": Uniform,
         "index": Index,
+        "discrete": Discrete,
+        "log_lam": LogLam,
         "lognormal": LogNormal,
         "logit_normal": LogitNormal,
         "u_shaped": UShaped,

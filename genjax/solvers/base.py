@@ -8,7 +8,7 @@ and inherit the rest. Any object with the methods of `Solver` will do.
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
@@ -22,6 +22,9 @@ Row = Mapping[str, Any]
 # (x [b, ...], row, memory) -> (what is known of the data, memory). It reads row["t"], a scalar or
 # [b], and where they exist row["w"] (guidance weight) and row["inputs"] (a dict for the network).
 Predict = Callable[[Array, Row, Tree], tuple[Prediction, Tree]]
+# (x [b, ...], mean, t, keys [b]) -> (x, mean): what is known of the data put in its place, at the
+# time t where x lies; `mean` is x before the update's noise. The keys belong to image and update.
+Impose = Callable[[Array, Array, Array, Array], tuple[Array, Array]]
 
 
 @pytree
@@ -38,14 +41,25 @@ class Solver:
     """Base of all solvers. Options come from the config; the process is given by `bind`.
 
     To write one: `coefficients` for an affine solver, else `step` (and `init`, if it remembers).
+    A solver whose step holds several updates calls `impose`, where there is one, after each; after
+    the steps of the others a wrapper can do so.
     """
 
     process: Process = dataclasses.field(init=False, repr=False, default=cast(Process, None))
+    impose: Impose | None = dataclasses.field(init=False, repr=False, default=None)
+    adaptive: ClassVar[bool] = False  # whether it chooses its own times between the grid's ends
+    imposes: ClassVar[bool] = False  # whether its step calls `impose` itself
 
     def bind(self, process: Process) -> Self:
         """Returns this solver for `process`."""
         bound = copy.copy(self)
         object.__setattr__(bound, "process", process)
+        return bound
+
+    def imposing(self, fn: Impose | None) -> Self:
+        """Returns this solver with `fn` called after each of its updates."""
+        bound = copy.copy(self)
+        object.__setattr__(bound, "impose", fn)
         return bound
 
     def coefficients(self, t, t_next) -> dict[str, Any]:
@@ -101,8 +115,15 @@ class Solver:
         return state.x
 
     def nfe(self, n: int) -> int:
-        """Returns how often n steps call `predict`."""
+        """Returns how often n steps call `predict`; for a solver that adapts, at most."""
         return n
+
+    def measures(self, state: Any) -> dict[str, Array]:
+        """Returns what only the solve could tell, by image: {"nfe": int32 [b], "ok": bool [b]}.
+
+        The evaluations that it took and whether it reached its end; {} for a fixed number of steps.
+        """
+        return {}
 
 
 def affine(row: Row, x: Array, x0: Array) -> Array:

@@ -11,7 +11,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from genjax.core.arrays import Array, bcast, namespace
+from genjax.core.arrays import Array, Tree, bcast, namespace
 from genjax.core.registry import option
 from genjax.solvers.base import Predict, Row, Solver, State, affine, at, lam_ratio, slope
 
@@ -109,20 +109,25 @@ class Heun(Solver):
         return {**rows, "second": second}
 
     def step(self, predict: Predict, state: State, row: Row, keys: Array) -> State:
-        x = state.x
-        out, memory = predict(x, row, state.memory)
-        x2 = affine(row, x, out.x0)
-
-        def correct(memory):
-            out2, memory = predict(x2, at(row, "_2"), memory)
-            a2, c2, b2, e2 = (bcast(row[k], x) for k in ("a2", "c2", "b2", "e2"))
-            corrected = a2 * x + c2 * out.x0 + b2 * x2 + e2 * out2.x0
-            return jnp.where(bcast(row["second"], x) > 0, corrected, x2), memory
-
-        x, memory = jax.lax.cond(
-            jnp.any(row["second"] > 0), correct, lambda memory: (x2, memory), memory
-        )
+        x, memory = two_stages(predict, state.x, row, state.memory)
         return dataclasses.replace(state, x=x, memory=memory)
 
     def nfe(self, n: int) -> int:
         return 2 * n if self.t_floor > 0 else 2 * n - 1
+
+
+def two_stages(predict: Predict, x: Array, row: Row, memory: Tree) -> tuple[Array, Tree]:
+    """Returns x after x2 = a x + c D(x, t), x' = a2 x + c2 D(x, t) + b2 x2 + e2 D(x2, t_2).
+
+    Where row["second"] is 0 the step ends at x2; the second call is skipped if that holds for all.
+    """
+    out, memory = predict(x, row, memory)
+    x2 = affine(row, x, out.x0)
+
+    def correct(memory):
+        out2, memory = predict(x2, at(row, "_2"), memory)
+        a2, c2, b2, e2 = (bcast(row[k], x) for k in ("a2", "c2", "b2", "e2"))
+        corrected = a2 * x + c2 * out.x0 + b2 * x2 + e2 * out2.x0
+        return jnp.where(bcast(row["second"], x) > 0, corrected, x2), memory
+
+    return jax.lax.cond(jnp.any(row["second"] > 0), correct, lambda memory: (x2, memory), memory)

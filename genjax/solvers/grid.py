@@ -11,7 +11,7 @@ import numpy as np
 
 from genjax.core.errors import UserError
 from genjax.core.registry import Registry, option, required
-from genjax.process.gaussian import Process
+from genjax.process.gaussian import VP, Process
 from genjax.process.table import Table
 
 
@@ -64,6 +64,36 @@ class Uniform:
                 f" last time {process.t_max:g}; lower the start"
             )
         return t
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreSDE:
+    """linspace(start, eps, n), then `end`: the grid of Score SDE (arXiv 2011.13456).
+
+    n times, each of which a network sees, and a last step that leaves eps. With eps = 0 on VE these
+    are SMLD's levels, i/(n - 1) for i = n - 1 .. 0, of the discrete model too. 2n steps on a model
+    of n levels (VE with eps = 0, or a table) are the paper's P2000 with linear interpolation of the
+    labels, and its halved betas.
+    """
+
+    eps: float | None = option(
+        None, "last time with noise (None: 1e-3 for VP and sub-VP, else the process's t_min)"
+    )
+    start: float | None = option(None, "first time (None: the process's t_max)")
+    end: float = option(0.0, "where the last step ends")
+
+    def times(self, process: Process, n: int) -> np.ndarray:
+        _positive(n)
+        start = process.t_max if self.start is None else self.start
+        eps = self.eps
+        if eps is None:
+            eps = 1e-3 if isinstance(process, VP) else process.t_min
+        if not self.end <= eps < start:
+            raise UserError(
+                f"sampler.grid.eps: {eps:g} must lie between end = {self.end:g} and start ="
+                f" {start:g}"
+            )
+        return np.append(np.linspace(start, eps, n), self.end)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +184,79 @@ class Karras:
 
 
 @dataclasses.dataclass(frozen=True)
+class VPTimes:
+    """EDM's VP column on any process: the levels of n even times from 1 to eps, then t = 0.
+
+    The times are those of the VP process whose sigma/alpha is `sigma_max` at 1 and `sigma_min` at
+    eps, its betas solved for that. Without bounds it is Score SDE's VP, 0.1 to 20: from 152.2 to
+    0.0105. (EDM's VE column, geometric levels, is the grid "logsnr".)
+    """
+
+    sigma_min: float | None = option(None, "last noise level before 0 (None: Score SDE's at eps)")
+    sigma_max: float | None = option(None, "first noise level (None: Score SDE's at 1)")
+    eps: float = option(1e-3, "last VP time before 0")
+
+    def __post_init__(self):
+        if not 0 < self.eps < 1:
+            raise ValueError(f"eps must lie in (0, 1), got {self.eps}")
+        self.solved()
+
+    def solved(self) -> VP:
+        """Returns the VP process that reaches the two noise levels."""
+        lo, hi = (
+            float(VP().lam(t)) if level is None else level
+            for level, t in ((self.sigma_min, self.eps), (self.sigma_max, 1.0))
+        )
+        low, high = np.log1p(lo**2), np.log1p(hi**2)  # B(t) at eps and at 1
+        slope = 2 * (low / self.eps - high) / (self.eps - 1)
+        return VP(high - slope / 2, high + slope / 2)
+
+    def times(self, process: Process, n: int) -> np.ndarray:
+        _positive(n)
+        lam = self.solved().lam(np.linspace(1, self.eps, n))
+        return np.append(process.t_of_lam(lam), 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class IDDPM:
+    """EDM's iDDPM column on any process: n of the levels u_j of the cosine table of 1,000, then 0.
+
+    u_0 is the largest. j = floor(j0 + (999 - j0) k/(n - 1) + 1/2), k < n, as in the paper; with
+    `sigma_max` (or `sigma_min`) the same, rounded half to even, over the levels within the bounds,
+    as in the authors' code. On a table the times are its nearest entries.
+    """
+
+    j0: int = option(8, "first level that is visited; 8: 80.2")
+    sigma_min: float | None = option(None, "keep levels above this one instead of j0 (None: all)")
+    sigma_max: float | None = option(None, "keep levels below this one instead of j0 (None: all)")
+
+    def __post_init__(self):
+        if not 0 <= self.j0 < 999:
+            raise ValueError(f"j0 must lie in [0, 999), got {self.j0}")
+        if not len(self._levels()):
+            raise ValueError(f"no level lies in [{self.sigma_min}, {self.sigma_max}]")
+
+    def _levels(self) -> np.ndarray:
+        """Returns the levels to choose from, falling."""
+        u = Table("cosine").lam(np.arange(1000, 0, -1.0))
+        if self.sigma_min is None and self.sigma_max is None:
+            return u[self.j0 :]
+        low, high = self.sigma_min or 0.0, self.sigma_max or np.inf
+        return u[(u >= low) & (u <= high)]
+
+    def times(self, process: Process, n: int) -> np.ndarray:
+        _positive(n)
+        u = self._levels()
+        if n > len(u):
+            raise UserError(f"sampler.steps: {n} is more than the grid's {len(u)} levels")
+        place = np.arange(n) * (len(u) - 1) / max(n - 1, 1)
+        legacy = self.sigma_min is not None or self.sigma_max is not None
+        j = np.round(place) if legacy else np.floor(place + 0.5)
+        t = process.t_of_lam(u[j.astype(int)])
+        return np.append(process.nearest(t) if isinstance(process, Table) else t, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
 class LogSNR:
     """Uniform in log(sigma/alpha) from `start` to `end`; with `zero`, n - 1 such steps, then t = 0.
 
@@ -199,11 +302,14 @@ GRIDS = Registry(
     "grid",
     {
         "uniform": Uniform,
+        "score_sde": ScoreSDE,
         "trailing": Trailing,
         "leading": Leading,
         "respaced": Respaced,
         "quadratic": Quadratic,
         "karras": Karras,
+        "vp": VPTimes,
+        "iddpm": IDDPM,
         "logsnr": LogSNR,
         "listed": Listed,
     },

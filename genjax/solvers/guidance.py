@@ -110,6 +110,30 @@ class ClassifierFree:
         return predict, ()
 
 
+def with_classifier(
+    predict: Predict,
+    process: Process,
+    log_likelihood: Callable[[Array, Array], Array],
+    weight: float | Array,
+) -> Predict:
+    """Returns `predict` guided by a classifier: score + w grad_x log p_t(y|x), in terms of D.
+
+    D' = D + w sigma^2/alpha grad_x log p_t(y|x) (Song et al., arXiv 2011.13456, appendix I).
+    `log_likelihood(x, t) -> [b]`, each entry a function of its own image, is differentiated at the
+    noisy x. Where alpha = 0, x tells nothing of y and D stays as it is.
+    """
+
+    def guided(x, row, memory):
+        out, memory = predict(x, row, memory)
+        t = jnp.broadcast_to(row["t"], x.shape[:1])
+        gradient = jax.grad(lambda x: jnp.sum(log_likelihood(x, t)))(x)
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        gain = jnp.where(alpha > 0, weight * sigma**2 / jnp.where(alpha > 0, alpha, 1.0), 0.0)
+        return dataclasses.replace(out, x0=out.x0 + bcast(gain, x) * gradient), memory
+
+    return guided
+
+
 GUIDANCES = Registry("guidance", {"none": Unguided, "cfg": ClassifierFree})
 
 

@@ -62,6 +62,18 @@ def sample(
     key per image; step i uses the key folded with i, so that an image depends on its own key alone.
     `memory`: what guidance starts to remember, or a function that makes it from `x`.
     """
+    return solver.output(solve(solver, predict, rows, x, keys, memory))
+
+
+def solve(
+    solver: SolverLike,
+    predict: Predict,
+    rows: Mapping[str, Any],
+    x: Array,
+    keys: Array,
+    memory: Tree | Callable[[Array], Tree] = (),
+) -> Any:
+    """Returns the solver's state after all rows; `sample` is its output, `measures` its cost."""
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     rows = jax.tree.map(lambda leaf: _cast(leaf, dtype), dict(rows))
     state = solver.init(x, memory(x) if callable(memory) else memory)
@@ -79,7 +91,7 @@ def sample(
 
     steps = jnp.arange(len(rows["t"]), dtype=jnp.uint32)
     state, _ = jax.lax.scan(body, state, (steps, rows))
-    return solver.output(state)
+    return state
 
 
 def _cast(leaf, dtype) -> Array:

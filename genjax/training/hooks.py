@@ -1,7 +1,6 @@
 """What happens beside the steps, every so many images: functions of a `Moment`."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -88,7 +87,8 @@ def heldout(
                     totals[where] = [t + np.float64(v) for t, v in zip(total, pair)]
         if read < count:
             raise RuntimeError(f"the held-out stream ended after {read} of {count} batches")
-        return {name: float(s / c) if c else math.nan for name, (s, c) in totals.items()}
+        # what no sample counted for (a bin of noise level, say) has no value
+        return {name: float(s / c) for name, (s, c) in totals.items() if c}
 
     return Hook("heldout", settings.every_images, run)
 

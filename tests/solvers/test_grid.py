@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from genjax.core.errors import UserError
-from genjax.process.gaussian import EDM, VE, VP, Cosine, RectifiedFlow
+from genjax.process.gaussian import EDM, VE, VP, Cosine, RectifiedFlow, SubVP
 from genjax.process.table import Table
 from genjax.solvers import GRIDS
 
@@ -109,3 +109,31 @@ def test_listed():
 def test_errors_name_the_key(name, process, n, fields, words):
     with pytest.raises(UserError, match=words):
         times(name, process, n, **fields)
+
+
+def test_score_sdes_grid_is_the_published_one():
+    for process, eps in ((VE(), 1e-5), (VP(), 1e-3), (SubVP(), 1e-3)):
+        t = times("score_sde", process, 1000)
+        np.testing.assert_array_equal(t, [*np.linspace(1, eps, 1000), 0])
+        # the code's index int(t (N-1)), in float32, visits every level once
+        index = (t[:-1].astype(np.float32) * np.float32(999)).astype(int)
+        np.testing.assert_array_equal(index, np.arange(999, -1, -1))
+    assert times("score_sde", EDM(), 5).tolist() == [*np.linspace(80, 0.002, 5), 0]
+    assert times("score_sde", VP(), 1).tolist() == [1, 0]
+    assert times("score_sde", VP(), 3, eps=0.2, start=0.8, end=0.1).tolist() == [0.8, 0.5, 0.2, 0.1]
+    for fields in ({"eps": 1.0}, {"end": 0.1}, {"eps": -0.1}):
+        with pytest.raises(UserError, match=r"sampler.grid.eps: .* must lie between end"):
+            times("score_sde", VE(), 10, **fields)
+
+
+def test_twice_the_steps_are_score_sdes_interpolation():
+    """P2000: VE keeps its ends and doubles N, a table's betas are halved, labels run linearly."""
+    levels = VE().sigma(times("score_sde", VE(), 2000, eps=0.0)[:-1])
+    np.testing.assert_allclose(levels, np.geomspace(50, 0.01, 2000), rtol=1e-12)
+    table = Table()
+    t = times("score_sde", table, 2000)
+    np.testing.assert_allclose(t[:-1] - 1, np.arange(1999, -1, -1) / 2, atol=0.51)
+    beta = 1 - (table.alpha(t[:-1]) / table.alpha(t[1:])) ** 2
+    want = np.linspace(1e-4, 2e-2, 2000)[::-1] / 2
+    np.testing.assert_allclose(beta[:-100], want[:-100], rtol=2e-2)
+    assert np.prod(1 - beta) == pytest.approx(np.prod(1 - table.beta_values()), rel=1e-9)

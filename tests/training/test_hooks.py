@@ -25,14 +25,15 @@ def moment(workdir, mesh):
 
 
 class Linear:
-    """Held-out "loss": sum over weighted rows of w x, and the noise of its key."""
+    """Held-out "loss": sum over weighted rows of w x, the noise of its key, an empty bin."""
 
     def heldout(self, params, view, batch, key):
         x, weight = batch["main"]["x"][:, 0], batch["main"]["weight"]
         w = params["n"]["w"] + params["other"]["w"]
         noise = hooks.keys.normal(key[None], ())[0]
         one = jnp.ones(())
-        return Aux({"loss": (jnp.sum(w * x * weight), jnp.sum(weight)), "noise": (noise, one)})
+        loss = jnp.sum(w * x * weight), jnp.sum(weight)
+        return Aux({"loss": loss, "noise": (noise, one), "loss/bin_0": (0 * one, 0 * one)})
 
 
 def test_heldout_loss_is_exact_and_repeats(tmp_path):
@@ -51,6 +52,7 @@ def test_heldout_loss_is_exact_and_repeats(tmp_path):
     mean = sum(r["x"][0] * r["weight"] for r in rows) / sum(r["weight"] for r in rows)
     assert first["heldout/raw/loss"] == pytest.approx(2 * mean, rel=1e-5)
     assert first["heldout/slow/loss"] == pytest.approx(3 * mean, rel=1e-5)
+    assert "heldout/raw/loss/bin_0" not in first  # no sample: no value
     assert first["heldout/raw/noise"] == first["heldout/slow/noise"] != 0
     short = hooks.heldout(Linear(), settings, lambda: [{"main": next(toys.Stream(0, 16))}], 1)
     with pytest.raises(RuntimeError, match="ended after 1 of 2"):
