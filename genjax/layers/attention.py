@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax.core.arrays import Array
-from genjax.layers.linear import Linear
+from genjax.layers.linear import Initializer, Linear, zeros
 from genjax.layers.norm import RMSNorm
 from genjax.layers.splash import splash_attention, splash_supports
 from genjax.parallel.rules import active
@@ -116,13 +116,18 @@ def _softmax_jvp(primals, tangents):
 class SelfAttention(nn.Module):
     """[b, l, d] -> [b, l, d]: one fused q|k|v product, attention over `heads`, output product.
 
-    The fused kernel [d, 3, heads, head dim] starts with the bound of a d x 3d matrix. `qk_norm`
-    normalises q and k over the head dimension (RMS, learned scale shared by the heads).
+    The fused kernel [d, 3, heads, head dim] starts with the bound of a d x 3d matrix unless
+    `qkv_init` says otherwise, its bias at 0 unless `qkv_bias_init` does; `out_init` is for the
+    output product. `qk_norm` normalises q and k over the head dimension (RMS, learned scale shared
+    by the heads).
     """
 
     heads: int
     qk_norm: bool = False
     implementation: Implementation = "auto"
+    qkv_init: Initializer | None = None
+    out_init: Initializer | None = None
+    qkv_bias_init: Initializer = zeros
     dtype: str = "float32"
 
     @nn.compact
@@ -131,6 +136,8 @@ class SelfAttention(nn.Module):
         qkv = Linear(
             (3, self.heads, width // self.heads),
             ("embed", None, "heads", "kv"),
+            kernel_init=self.qkv_init,
+            bias_init=self.qkv_bias_init,
             dtype=self.dtype,
             name="qkv",
         )(x)
@@ -139,4 +146,11 @@ class SelfAttention(nn.Module):
             q = RMSNorm(axis="kv", name="q_norm")(q)
             k = RMSNorm(axis="kv", name="k_norm")(k)
         y = attention(q, k, v, implementation=self.implementation)
-        return Linear((width,), ("heads", "kv", "embed"), inputs=2, dtype=self.dtype, name="out")(y)
+        return Linear(
+            (width,),
+            ("heads", "kv", "embed"),
+            inputs=2,
+            kernel_init=self.out_init,
+            dtype=self.dtype,
+            name="out",
+        )(y)

@@ -5,6 +5,7 @@ import math
 from typing import Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -57,6 +58,28 @@ def timestep_embedding(
     angles = t.astype(jnp.float32)[:, None] * frequencies
     parts = [jnp.cos(angles), jnp.sin(angles)]
     return jnp.concatenate(parts if order == "cos_sin" else parts[::-1], axis=-1)
+
+
+class FourierFeatures(nn.Module):
+    """t [b] -> float32 [b, width]: [sin(2 pi f t), cos(2 pi f t)] at fixed random frequencies.
+
+    f ~ N(0, scale^2), width/2 of them, are drawn once: a parameter without a gradient, so that it
+    is saved and averaged with the others and never moves.
+    """
+
+    width: int
+    scale: float = 16.0
+
+    @nn.compact
+    def __call__(self, t: Array) -> Array:
+        f = self.param(
+            "frequencies",
+            named(normal(self.scale), (None,)),
+            (self.width // 2,),
+            jnp.float32,
+        )
+        angles = t.astype(jnp.float32)[:, None] * (2 * math.pi * jax.lax.stop_gradient(f))
+        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
 class TimeEmbedding(nn.Module):

@@ -43,8 +43,9 @@ class Linear(nn.Module):
 
     The kernel is stored as [*in, *features] in float32 with the logical axis names `names` and
     multiplied in `dtype`; `kernel_init` None is Xavier-uniform of the flattened matrix. Biases
-    start at 0. `activation` is f (None: the identity). The backward pass keeps x and the kernel as
-    they are, and computes f(x) and the kernel in `dtype` again.
+    start at 0 unless `bias_init` says otherwise. `activation` is f (None: the identity). The
+    backward pass keeps x and the kernel as they are, and computes f(x) and the kernel in `dtype`
+    again.
     """
 
     features: tuple[int, ...]
@@ -52,6 +53,7 @@ class Linear(nn.Module):
     inputs: int = 1
     kernel_init: Initializer | None = None
     use_bias: bool = True
+    bias_init: Initializer = zeros
     activation: Callable[[Array], Array] | None = None
     dtype: str = "float32"
 
@@ -77,7 +79,7 @@ class Linear(nn.Module):
         if self.use_bias:
             bias = self.param(
                 "bias",
-                named(zeros, self.names[self.inputs :]),
+                named(self.bias_init, self.names[self.inputs :]),
                 self.features,
                 jnp.float32,
             )

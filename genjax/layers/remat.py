@@ -23,9 +23,12 @@ def check(name: str) -> str:
     return name
 
 
-def remat(block: type, name: str) -> type:
-    """Returns the Flax module class `block` under the policy; "none" keeps every activation."""
+def remat(block: type, name: str, *, scanned: bool = True) -> type:
+    """Returns the Flax module class `block` under the policy; "none" keeps every activation.
+
+    `scanned`: whether a scan stands around the block. The loop keeps XLA from merging the forward
+    pass and its repetition (which would undo the policy); elsewhere a barrier has to.
+    """
     if check(name) == "none":
         return block
-    # The scan around the block already keeps XLA from merging the two passes.
-    return nn.remat(block, policy=POLICIES[name], prevent_cse=False)
+    return nn.remat(block, policy=POLICIES[name], prevent_cse=not scanned)

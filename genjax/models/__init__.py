@@ -1,10 +1,25 @@
 """Networks, one family a file; `MODELS` names those that a config can choose."""
 
 from genjax.core.registry import Registry
-from genjax.models import classifier, dit, vae
+from genjax.models import classifier, dit, edm2, unet, vae, wide_resnet
 
 MODELS = Registry(
     "network",
-    {"dit": dit.DiT, "classifier": classifier.ConvClassifier, "kl_vae": vae.KLVAE},
-    {"dit": dit.VARIANTS, "kl_vae": vae.VARIANTS},
+    {
+        "dit": dit.DiT,
+        "edm2": edm2.EDM2UNet,
+        "edm2_denoiser": edm2.EDM2Denoiser,
+        "classifier": classifier.ConvClassifier,
+        "unet": unet.UNet,
+        "kl_vae": vae.KLVAE,
+        "wide_resnet": wide_resnet.WideResNet,
+    },
+    {
+        "dit": dit.VARIANTS,
+        "edm2": edm2.VARIANTS,
+        "edm2_denoiser": edm2.VARIANTS,
+        "unet": unet.VARIANTS,
+        "kl_vae": vae.VARIANTS,
+        "wide_resnet": wide_resnet.VARIANTS,
+    },
 )

@@ -27,6 +27,9 @@ FORMATS = {
     "facebook-dit": "genjax.weights.dit",
     "sit": "genjax.weights.sit",
     "diffusers-vae": "genjax.weights.vae",
+    "score-sde": "genjax.weights.score_sde",
+    "edm": "genjax.weights.edm",
+    "edm2": "genjax.weights.edm2",
 }
 
 

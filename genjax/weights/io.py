@@ -85,7 +85,7 @@ def write_safetensors(
     """
     path = os.fspath(path)
     part = f"{path}.part"
-    arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         save_file(arrays, part, dict(metadata or {}))
