@@ -3,9 +3,10 @@
     genjax eval --workdir runs/quickstart --reference digits --metrics fid,label_agreement
                 --extractor classifier:runs/classifier --num 1000
     genjax eval --samples samples.npz --reference image_folder:photos --metrics nearest,spread
+    genjax eval --workdir runs/quickstart --reference digits:test --metrics bpd
 
 Every value is printed with its protocol, and beside it the same measurement of real held-out
-images and of noise.
+images and of noise. Bits per dimension (bpd) are of the reference's images, all of them.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from genjax.cli import density
 from genjax.cli.progress import Progress
 from genjax.core.errors import UserError
 from genjax.core.registry import construct
@@ -73,13 +75,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", help="folder of reference statistics made before (none: keep none)"
     )
+    density.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measures, prints and writes the report; returns 0."""
     import jax
 
-    from genjax.evaluation import METRICS, Settings, evaluate, lines, open_extractor, runner
+    from genjax.evaluation import (
+        METRICS,
+        MODEL,
+        Settings,
+        evaluate,
+        lines,
+        open_extractor,
+        runner,
+    )
     from genjax.evaluation.images import noise
     from genjax.parallel import initialize
 
@@ -90,8 +101,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         runner.check_writable(args.json)
     names = [name.strip() for name in args.metrics.split(",") if name.strip()]
-    metrics = {name: METRICS.build({"name": name}, "--metrics") for name in names}
+    bits = density.given(args, "bpd" in names)
+    settings = {"bpd": {k: bits[k] for k in ("passes", "images") if k in bits}}
+    metrics = {n: METRICS.build({"name": n, **settings.get(n, {})}, "--metrics") for n in names}
     roles = {metric.extractor: metric.extractor or args.extractor for metric in metrics.values()}
+    asks_model = roles.pop(MODEL, None) is not None
+    extractors: dict[Any, Any]
     extractors = {r: open_extractor(s, load_classifier) for r, s in roles.items() if s}
     model, samples = None, None
     if args.workdir:
@@ -106,11 +121,20 @@ def run(args: argparse.Namespace) -> int:
     heldout = args.heldout or _HELDOUT.get(args.reference, "none")
     context = [] if heldout == "none" else [open_data(heldout, shape, config, "real ")]
     note = ""
-    if model is not None:
+    if model is not None and any(metric.samples for metric in metrics.values()):
         samples, note = _draw(args, model, reference)
-    assert samples is not None
-    context.append(noise(shape, samples.size, args.seed))
+    if samples is not None:
+        context.append(noise(shape, samples.size, args.seed))
     with _Bars() as bars:
+        if asks_model and model is not None and reference.images is not None:
+            extractors[MODEL] = density.ModelDensity(
+                model,
+                bits,
+                reference.images,
+                batch=args.batch,
+                seed=args.seed,
+                advance=bars.advance,
+            )
         report = evaluate(
             samples,
             reference,
@@ -135,8 +159,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def load_classifier(workdir: str) -> tuple[Any, Any]:
-    """Returns (task, parameters) of a workdir of configs/classifier, averaged where it averages."""
+def load_classifier(workdir: str, flag: str = "--extractor") -> tuple[Any, Any]:
+    """Returns (task, parameters) of a workdir of configs/classifier, averaged where it averages.
+
+    `flag` is the one that named it, for the `UserError` where nothing is there.
+    """
     from genjax.checkpoint import Workdir
     from genjax.cli.model import default_ema, read_params
     from genjax.cli.schema import build_run, expand_run
@@ -144,7 +171,7 @@ def load_classifier(workdir: str) -> tuple[Any, Any]:
 
     config = read_config(Workdir(workdir))
     if config is None:
-        raise UserError(f"--extractor: {workdir}: no config.json there; give a trained classifier")
+        raise UserError(f"{flag}: {workdir}: no config.json there; give a trained classifier")
     trained = build_run(expand_run(config))
     if "model" not in {n for p in trained.task.players for n in p.trains}:
         return trained.task, {}
@@ -258,17 +285,20 @@ def _draw(args: argparse.Namespace, model: Any, reference: Reference) -> tuple[A
                 yield part
                 progress.advance(len(part[0]))
 
+    made = "" if model.step is None else f"step {model.step}"
+    drawn = images.collect(args.workdir, batches(), made)
+    if generator.problem:
+        raise UserError(generator.problem)
     sampler = generator.task.sampler
     weight = getattr(sampler.guidance, "weight", None)
     clauses = [
         "no labels" if labels is None else f"labels {args.labels}",
         f"{type(sampler.solver).__name__}",
-        f"NFE {generator.task.nfe}",
+        f"NFE {generator.evaluations}",
         "no guidance" if weight is None else f"guidance {weight:g}",
         f"weights {model.ema}",
     ]
-    made = "" if model.step is None else f"step {model.step}"
-    return images.collect(args.workdir, batches(), made), "; ".join(clauses)
+    return drawn, "; ".join(clauses)
 
 
 def _target(config: dict | None) -> dict:

@@ -1,9 +1,11 @@
 """What `genjax train` does beside the steps: sample grids and the loss on held-out data."""
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -37,7 +39,10 @@ def _samples(run: Any, mesh: Mesh, class_names: tuple[str, ...]) -> Hook:
         drawn = generator(
             params["model"], frozen, num=settings.num, labels=labels, seed=settings.seed
         )
-        return np.concatenate([images for images, _ in drawn])
+        images = np.concatenate([images for images, _ in drawn])
+        if generator.problem and not jax.process_index():
+            print(f"warning: samples: {generator.problem}", file=sys.stderr, flush=True)
+        return images
 
     def picture(images: np.ndarray, title: str) -> bytes:
         return grid_png(images, columns=settings.columns, labels=names, title=title)

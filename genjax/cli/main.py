@@ -16,6 +16,7 @@ from genjax.core.errors import Diverged, SaveFailed, UserError, is_full
 COMMANDS = {
     "train": "train a model from a config (a second call on the same workdir resumes)",
     "sample": "draw samples from a trained or converted model",
+    "edit": "inpaint, colourise, enlarge, guide to a class, encode or interpolate images",
     "eval": "measure samples against a reference and the config's target",
     "prepare": "offline data stages: data sets and latents",
     "convert": "read public weights, or write them back out",

@@ -16,6 +16,7 @@ from genjax.cli.workdir import read_config
 from genjax.core.arrays import Array, Tree
 from genjax.core.errors import UserError
 from genjax.core.registry import construct, expand
+from genjax.models.edm2 import EDM2Denoiser
 from genjax.parallel import MeshSpec, replicated
 from genjax.solvers import GUIDANCES, SOLVERS
 from genjax.tasks import Diffusion
@@ -60,7 +61,10 @@ class Model:
         generator = self.generator(num, steps=steps, guidance=guidance, solver=solver, batch=batch)
         classes = self.labels(num, labels)
         drawn = generator(self.params, self.frozen, num=num, labels=classes, seed=seed)
-        return np.concatenate([images for images, _ in drawn])
+        images = np.concatenate([images for images, _ in drawn])
+        if generator.problem:
+            raise UserError(generator.problem)
+        return images
 
     def generator(
         self, num: int, *, steps=None, guidance=None, solver=None, batch=None
@@ -229,8 +233,20 @@ _SIT = {
         "steps": 250,
     },
 }
+_EDM2 = {
+    "process": {"name": "edm"},
+    "precond": {"name": "edm"},
+    "objective": {"name": "edm2"},
+    "times": {"name": "lognormal", "mean": -0.4, "std": 1.0},
+    "sampler": {
+        "solver": {"name": "heun", "space": "lam"},
+        "grid": {"name": "karras"},
+        "guidance": {"name": "none"},
+        "steps": 32,
+    },
+}
 # How the authors of public weights sample them (weight 4 is their scripts'; their FID uses 1.5).
-_TASKS = {"facebook-dit": _DDPM, "sit": _SIT}
+_TASKS = {"facebook-dit": _DDPM, "sit": _SIT, "edm2": _EDM2}
 
 
 def task_of_format(name: str, module: Any, facts: Mapping[str, Any]) -> Diffusion:
@@ -243,6 +259,10 @@ def task_of_format(name: str, module: Any, facts: Mapping[str, Any]) -> Diffusio
         raise UserError(
             f"this {name} network cannot be sampled by itself: name it by config.init in a config"
         )
-    fields = expand(Diffusion, {**_TASKS[name], "image": tuple(facts["shape"])}, "task")
+    changes: dict[str, Any] = {"image": tuple(facts["shape"])}
+    if isinstance(module, EDM2Denoiser):  # the task brings its own c_skip x + c_out F
+        changes["precond"] = {"name": "edm", "sigma_data": module.sigma_data}
+        module = module.network
+    fields = expand(Diffusion, {**_TASKS[name], **changes}, "task")
     task = dataclasses.replace(construct(Diffusion, fields, "task"), model=module)
     return task if task.has_null else task.with_sampler(guidance=GUIDANCES.build({"name": "none"}))

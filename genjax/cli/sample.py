@@ -56,14 +56,16 @@ def run(args: argparse.Namespace) -> int:
         ):
             images.append(part)
             progress.advance(len(part))
+    if generator.problem:
+        raise UserError(generator.problem)
     drawn = np.concatenate(images)
     if jax.process_index():  # every process has all samples, the first one writes them
         return 0
     write_samples(out, drawn, labels)
     seconds = time.monotonic() - started
     print(
-        f"{len(drawn)} samples of the weights {model.ema!r} with {generator.task.nfe} evaluations "
-        f"each in {seconds:.1f} s -> {out}"
+        f"{len(drawn)} samples of the weights {model.ema!r} with {generator.evaluations} "
+        f"evaluations each in {seconds:.1f} s -> {out}"
     )
     if args.grid:
         columns = max(1, min(model.task.num_classes or 8, 32))
@@ -111,13 +113,16 @@ def check_out(out: Path, num: int) -> None:
         )
 
 
-def write_samples(out: Path, images: np.ndarray, labels: np.ndarray | None) -> None:
+def write_samples(
+    out: Path, images: np.ndarray, labels: np.ndarray | None, **more: np.ndarray
+) -> None:
     """Writes uint8 images [n, h, w, c] (and labels [n]) to an npz or a folder, whole or not at all.
 
-    The npz holds `arr_0`, and the labels twice (`arr_1`, `labels`): what the field's tools read.
+    The npz holds `arr_0`, and the labels twice (`arr_1`, `labels`): what the field's tools read;
+    and the arrays `more` by name, which a folder does not.
     """
     if out.suffix == ".npz":
-        arrays = {"arr_0": images}
+        arrays = {"arr_0": images, **more}
         if labels is not None:
             arrays |= {"arr_1": labels, "labels": labels}
         partial = out.with_name(f".{out.name}.partial.npz")

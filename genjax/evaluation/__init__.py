@@ -9,6 +9,7 @@ from typing import Any
 
 from genjax.core.errors import UserError
 from genjax.core.registry import Registry
+from genjax.evaluation.density import MODEL, BitsPerDim, Density
 from genjax.evaluation.extractors import Classifier, Extractor, describe_module
 from genjax.evaluation.metrics import Frechet, LabelAgreement, Metric, Nearest, Spread
 from genjax.evaluation.runner import Reference, Settings, evaluate, lines, write_json
@@ -20,6 +21,7 @@ METRICS = Registry(
         "label_agreement": LabelAgreement,
         "spread": Spread,
         "nearest": Nearest,
+        "bpd": BitsPerDim,
     },
 )
 
@@ -57,6 +59,8 @@ def open_extractor(spec: str, load_task: LoadTask) -> Extractor:
 __all__ = [
     "EXTRACTORS",
     "METRICS",
+    "MODEL",
+    "Density",
     "Extractor",
     "Metric",
     "Reference",

@@ -42,7 +42,8 @@ class Evidence:
 class Value:
     """A measured number. `title` is the honest name, `protocol` clauses joined by "; ".
 
-    `warnings` are said loudly wherever the number is.
+    `warnings` are said loudly wherever the number is; `n` is the number of images that it is of,
+    where these are not the samples; details["standard_error"], where known, is printed beside it.
     """
 
     value: float
@@ -50,14 +51,16 @@ class Value:
     protocol: str
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    n: int | None = None
 
 
 class Metric(Protocol):
     """A frozen dataclass, registered in METRICS.
 
     `samples` and `reference` name what it reads of either side, out of "images", "labels",
-    "statistics", "features", "logits". `extractor` names the feature network ("": the one given
-    on the command line; None: it needs none).
+    "statistics", "features", "logits"; a metric of the reference alone reads no samples.
+    `extractor` names the feature network ("": the one given on the command line; None: it needs
+    none; "model": the evaluated model itself).
     """
 
     @property

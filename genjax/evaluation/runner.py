@@ -17,6 +17,7 @@ import numpy as np
 
 from genjax.core.errors import UserError
 from genjax.evaluation import statistics
+from genjax.evaluation.density import MODEL
 from genjax.evaluation.extractors import Extractor, spread_over_devices
 from genjax.evaluation.images import ImageSet
 from genjax.evaluation.metrics import Evidence, Metric, Value
@@ -52,10 +53,10 @@ class Settings:
 
 
 def evaluate(
-    samples: ImageSet,
+    samples: ImageSet | None,
     reference: Reference,
     metrics: Mapping[str, Metric],
-    extractors: Mapping[str, Extractor],
+    extractors: Mapping[str, Any],
     *,
     context: Sequence[ImageSet] = (),
     settings: Settings | None = None,
@@ -65,7 +66,8 @@ def evaluate(
     `metrics`: name -> metric; `extractors`: what a metric's `extractor` says -> network. Every
     entry holds value, name (honest title), protocol, extractor, extractor_hash, n, reference,
     reference_n, seed, details, warnings, target, difference, and `context`: the values that the
-    sets of `context` get. Raises `UserError` for data that a metric cannot use.
+    sets of `context` get. `samples` may be None where no metric reads them. Raises `UserError` for
+    data that a metric cannot use.
     """
     settings = settings or Settings()
     _check(samples, reference, metrics, extractors)
@@ -76,25 +78,24 @@ def evaluate(
         wanted = frozenset().union(*(m.samples for m in group.values()))
         known = frozenset().union(*(m.reference for m in group.values()))
         real = _reference(reference, network, known, settings)
-        found = _gather(samples, network, wanted, settings)
-        others = [
-            _gather(_comparable(c, samples, settings.seed), network, _possible(c, wanted), settings)
-            for c in context
-        ]
+        found, others = Evidence("none", None), []
+        if samples is not None and wanted:
+            found = _gather(samples, network, wanted, settings)
+            others = [_comparable(c, samples, settings.seed) for c in context]
+            others = [_gather(c, network, _possible(c, wanted), settings) for c in others]
         for name, metric in group.items():
             value = metric(found, real, network, settings.seed)
-            against = bool(metric.reference)
-            entry = _entry(name, value, samples, real, network, against, settings)
+            entry = _entry(name, value, metric, samples, real, network, settings)
             entry["context"] = {
                 other.name: _brief(metric(other, real, network, settings.seed), other)
-                for other, c in zip(others, context, strict=True)
-                if metric.samples <= _possible(c, metric.samples)
+                for other in others
+                if metric.samples and metric.samples <= _possible(other.images, metric.samples)
             }
             entries[name] = entry
     return {
         "metrics": {name: entries[name] for name in metrics},
-        "samples": samples.name,
-        "n": samples.size,
+        "samples": None if samples is None else samples.name,
+        "n": None if samples is None else samples.size,
         "reference": reference.name,
         "seed": settings.seed,
         "target": dict(settings.target) or None,
@@ -128,9 +129,13 @@ def write_json(path: str | Path, report: Mapping[str, Any]) -> None:
 
 def lines(report: Mapping[str, Any]) -> list[str]:
     """Returns the report as text: a block a metric, warnings loud."""
-    out = [f"{report['n']} samples of {report['samples']} against {report['reference']}"]
+    out = [f"images of {report['reference']}"]
+    if report["samples"] is not None:
+        out = [f"{report['n']} samples of {report['samples']} against {report['reference']}"]
     for entry in report["metrics"].values():
-        out.append(f"{entry['name']} = {entry['value']:.6g}")
+        error = entry["details"].get("standard_error")
+        within = "" if error is None else f" +- {error:.2g} (standard error)"
+        out.append(f"{entry['name']} = {entry['value']:.6g}{within}")
         for name, other in entry["context"].items():
             out.append(f"    {other['value']:.6g} for {name} (N = {other['n']})")
         if entry["difference"] is not None:
@@ -146,11 +151,13 @@ def _check(samples, reference, metrics, extractors) -> None:
     if not metrics:
         raise UserError("--metrics: name at least one metric")
     for name, metric in metrics.items():
-        if metric.extractor is not None and metric.extractor not in extractors:
+        if metric.extractor not in (None, MODEL) and metric.extractor not in extractors:
             raise UserError(
                 f"--metrics: {name} needs a feature network; add --extractor classifier:WORKDIR"
             )
-        if "labels" in metric.samples and samples.labels is None:
+        if samples is None and metric.samples:
+            raise UserError(f"--metrics: {name} measures samples; give some")
+        if samples is not None and "labels" in metric.samples and samples.labels is None:
             raise UserError(
                 f"{samples.name}: has no labels, which {name} needs; add them (arr_1 or labels in "
                 "an .npz, labels.txt in a folder)"
@@ -160,6 +167,10 @@ def _check(samples, reference, metrics, extractors) -> None:
                 f"--reference: {name} needs the images themselves, {reference.name} holds "
                 "statistics; give a data set or a folder"
             )
+        if metric.extractor == MODEL and MODEL not in extractors:
+            raise UserError(f"--metrics: {name} asks the model itself; it goes with --workdir")
+    if samples is None:
+        return
     if reference.images is not None and reference.images.shape != samples.shape:
         raise UserError(
             f"{samples.name}: images {list(samples.shape)} cannot be compared with those of "
@@ -185,8 +196,9 @@ def _comparable(other: ImageSet, samples: ImageSet, seed: int) -> ImageSet:
     return other.take(np.sort(chosen))
 
 
-def _possible(images: ImageSet, wanted: frozenset[str]) -> frozenset[str]:
-    return wanted if images.labels is not None else wanted - {"labels"}
+def _possible(images: ImageSet | None, wanted: frozenset[str]) -> frozenset[str]:
+    known = images is not None and images.labels is not None
+    return wanted if known else wanted - {"labels"}
 
 
 def _gather(
@@ -267,16 +279,17 @@ def _same_protocol(name: str, given: Statistics, network: Extractor) -> None:
 def _entry(
     name: str,
     value: Value,
-    samples: ImageSet,
+    metric: Metric,
+    samples: ImageSet | None,
     real: Evidence,
-    network: Extractor | None,
-    against: bool,
+    network: Any,
     settings: Settings,
 ) -> dict[str, Any]:
-    """`against` says whether the metric looks at the reference at all."""
-    clauses = [value.protocol, samples.made, settings.note, f"N = {samples.size}"]
+    clauses = [value.protocol]
+    if samples is not None and metric.samples:
+        clauses += [samples.made, settings.note, f"N = {samples.size}"]
     warnings = list(value.warnings)
-    if against:
+    if metric.reference:
         clauses.append(f"reference {real.name} (N = {real.n or 'unknown'})")
         if real.images is not None:
             clauses.append(real.images.made)
@@ -291,7 +304,7 @@ def _entry(
         "protocol": protocol,
         "extractor": None if network is None else network.name,
         "extractor_hash": None if network is None else network.hash,
-        "n": samples.size,
+        "n": value.n if samples is None or not metric.samples else samples.size,
         "reference": real.name,
         "reference_n": real.n,
         "seed": settings.seed,

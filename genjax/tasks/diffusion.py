@@ -5,7 +5,7 @@ DiT, SiT and (later) the U-Net papers are choices of the fields below; nothing n
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import Any
 
@@ -17,9 +17,11 @@ from genjax.core.registry import choice, option
 from genjax.core.types import ArraySpec, Aux, Player, Progress, View
 from genjax.models import MODELS
 from genjax.objectives import OBJECTIVES, Parts
-from genjax.process import COUPLINGS, PRECONDS, PROCESSES, TIMES, Denoiser
-from genjax.solvers import GRIDS, GUIDANCES, SOLVERS, Solver, noise, sample
-from genjax.tasks.codec import CODECS
+from genjax.process import AUGMENTS, COUPLINGS, PRECONDS, PROCESSES, TIMES, Denoiser, Paired
+from genjax.solvers import GRIDS, GUIDANCES, SOLVERS, Solver, noise, solve
+from genjax.solvers.base import Predict
+from genjax.solvers.impose import Imposed, Known
+from genjax.tasks.codec import CODECS, Identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Diffusion:
     objective: Any = choice(OBJECTIVES, {"name": "flow"}, "the loss")
     times: Any = choice(TIMES, {"name": "uniform"}, "the law of the training times")
     coupling: Any = choice(COUPLINGS, {"name": "independent"}, "how noise and data are paired")
+    augment: Any = choice(AUGMENTS, {"name": "none"}, "changes of the data the network is told of")
     codec: Any = choice(CODECS, {"name": "identity"}, "what stands between pixels and the network")
     sampler: SamplerSettings = option(SamplerSettings(), "how samples are drawn")
     image: tuple[int, int, int] = option((32, 32, 3), "height, width and channels of the pixels")
@@ -71,6 +74,22 @@ class Diffusion:
             raise ValueError("condition_dropout must lie in [0, 1)")
         if not self.data_range[0] < self.data_range[1]:
             raise ValueError("data_range must be (low, high) with low < high")
+        self._check_augment()
+
+    def _check_augment(self) -> None:
+        labels, inputs = self.augment.labels, getattr(self.model, "augment", 0)
+        if not labels:
+            return
+        if inputs != labels:
+            raise ValueError(
+                f"augment: it needs a network that is told its {labels} labels, but this "
+                f"{type(self.model).__name__} takes {inputs}; choose a unet with augment = "
+                f"{labels}, or augment.name none"
+            )
+        if self.latents or not isinstance(self.codec, Identity):
+            raise ValueError("augment: images are changed, not a codec's latents; use none")
+        if isinstance(self.coupling, Paired):
+            raise ValueError("augment: the noise of a pair belongs to the image as it is; use none")
 
     @property
     def num_classes(self) -> int:
@@ -112,11 +131,15 @@ class Diffusion:
             prepare=self._prepare,
             null=self.null,
             drop=self.condition_dropout if self.num_classes else 0.0,
+            augment=self.augment.sample if self.augment.labels else None,
         )
 
     @cached_property
     def players(self) -> tuple[Player, ...]:
-        return (Player("model", ("model",), partial(self.objective, self.parts)),)
+        objective, project = partial(self.objective, self.parts), None
+        if hasattr(self.model, "project"):
+            project = partial(_each, self.model.project)
+        return (Player("model", ("model",), objective, project=project),)
 
     def init(self, key: Array) -> dict[str, dict[str, Tree]]:
         x = jnp.zeros((1, *self.shape), jnp.float32)
@@ -139,7 +162,9 @@ class Diffusion:
     def null(self, cond: Mapping[str, Array]) -> dict[str, Array]:
         """Returns the condition that stands for none: every label becomes `num_classes`.
 
-        Raises `UserError` where the network has no such label.
+        What an augmentation did to the data is no condition: training never drops it (see `Parts`),
+        and it is left out here, which a network takes as nothing done. Raises `UserError` where the
+        network has no such label.
         """
         if not self.has_null:
             raise UserError(
@@ -193,11 +218,19 @@ class Diffusion:
     def rows(self) -> dict[str, Any]:
         """Returns the solver's coefficient rows (host, float64) with the guidance weights."""
         rows = self.solver.rows(self.sampler.grid.times(self.process, self.sampler.steps))
+        if self.solver.adaptive and getattr(self.sampler.guidance, "interval", None) is not None:
+            raise UserError(
+                "sampler.guidance.interval: an adaptive solver chooses its own times, so its "
+                "guidance weight must be the same at all; leave the interval out"
+            )
         return self.sampler.guidance.rows(self.process, rows)
 
     @property
     def nfe(self) -> int:
-        """Denoiser evaluations of one sample (a guided evaluation counts once)."""
+        """Denoiser evaluations of one sample (a guided evaluation counts once).
+
+        For a solver that adapts, at most so many; `draw_measured` counts.
+        """
         return self.solver.nfe(self.sampler.steps)
 
     def draw(self, params: Tree, frozen: dict, rows: dict, sample_keys: Array, cond) -> Array:
@@ -205,12 +238,36 @@ class Diffusion:
 
         `rows` are an argument, so that another grid of the same length does not recompile.
         """
+        return self.draw_measured(params, frozen, rows, sample_keys, cond)[0]
+
+    def draw_measured(
+        self,
+        params: Tree,
+        frozen: dict,
+        rows: dict,
+        sample_keys: Array,
+        cond,
+        known: Known | None = None,
+        guide: Callable[[Predict], Predict] | None = None,
+    ) -> tuple[Array, dict[str, Array]]:
+        """Returns `draw`'s images and what the solver measured of each, see `Solver.measures`.
+
+        `known` is what the sampler must keep to; `guide` is put around every prediction.
+        """
 
         def denoise(x, t, cond, inputs=None):
             return self.denoiser(params, x, t, cond, inputs=inputs)
 
         null = self.null(cond) if self.has_null and cond is not None else None
         predict, memory = self.sampler.guidance.wrap(denoise, cond, null)
-        x = noise(sample_keys, self.shape, self.process.start_std(rows["t"][0]))
-        z = sample(self.solver, predict, rows, x, sample_keys, memory)
-        return self.codec.decode(frozen.get("codec"), z)
+        predict = predict if guide is None else guide(predict)
+        start = rows["t"][0]
+        solver = self.solver if known is None else Imposed(self.solver, known, start)
+        x = noise(sample_keys, self.shape, self.process.start_std(start))
+        state = solve(solver, predict, rows, x, sample_keys, memory)
+        images = self.codec.decode(frozen.get("codec"), solver.output(state))
+        return images, solver.measures(state)
+
+
+def _each(fn: Callable[[Tree], Tree], networks: Mapping[str, Tree]) -> dict[str, Tree]:
+    return {name: fn(tree) for name, tree in networks.items()}

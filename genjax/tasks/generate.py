@@ -1,7 +1,7 @@
 """Samples by global index: the same image i whatever the batch, the devices and the processes."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -55,15 +55,16 @@ class Generator:
         rules: Rules | None = None,
     ):
         self.task, self.batch, self.mesh, self.rules = task, batch, mesh, rules or Rules()
+        self._measured: list[dict[str, np.ndarray]] = []
         self.rows = jax.tree.map(lambda a: np.asarray(a, _float32(a)), task.rows())
         self._draw = jax.jit(self._images)
 
-    def _images(self, params, frozen, rows, seed, indices, labels):
+    def _images(self, params, frozen, rows, seed, indices, cond):
         # The mesh must be known to the network: kernels run under shard_map on it.
         with contextlib.nullcontext() if self.mesh is None else using(self.mesh, self.rules):
             sample_keys = keys.per_sample(jax.random.wrap_key_data(seed), indices)
-            cond = None if labels is None else {"label": labels}
-            return self.task.to_uint8(self.task.draw(params, frozen, rows, sample_keys, cond))
+            x, measured = self.task.draw_measured(params, frozen, rows, sample_keys, cond)
+            return self.task.to_uint8(x), measured
 
     def __call__(
         self,
@@ -74,23 +75,60 @@ class Generator:
         labels: np.ndarray | None,
         seed: int,
         first: int = 0,
+        given: Mapping[str, np.ndarray] | None = None,
     ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Yields (uint8 images [b, h, w, c], labels [b] or None) of samples first .. num-1."""
+        """Yields (uint8 images [b, h, w, c], labels [b] or None) of samples first .. num-1.
+
+        `given`: further arrays [num, ...] that the task's `draw_measured` finds beside the label.
+        Afterwards `evaluations` and `problem` say what the samples cost.
+        """
+        self._measured = []
         seed_data = np.asarray(jax.random.key_data(keys.key(seed, "sample")))
         for start in range(first, num, self.batch):
             stop = min(start + self.batch, num)
             index = np.minimum(np.arange(start, start + self.batch), num - 1).astype(np.uint32)
-            batch = {"index": index}
-            if labels is not None:
-                batch["label"] = labels[index]
-            arrays = self._place(batch)
-            images = self._draw(
-                params, frozen, self.rows, seed_data, arrays["index"], arrays.get("label")
-            )
+            cond = {} if labels is None else {"label": labels}
+            cond = {k: v[index] for k, v in (cond | dict(given or {})).items()}
+            arrays = self._place({**cond, "index": index})
+            indices = arrays.pop("index")
+            drawn = self._draw(params, frozen, self.rows, seed_data, indices, arrays or None)
             if self.mesh is not None and jax.process_count() > 1:
-                images = multihost_utils.process_allgather(images, tiled=True)
+                drawn = multihost_utils.process_allgather(drawn, tiled=True)
             keep = stop - start
+            images, measured = drawn
+            self._measured.append({k: np.asarray(v)[:keep] for k, v in measured.items()})
             yield np.asarray(images)[:keep], None if labels is None else labels[start:stop]
+
+    @property
+    def measures(self) -> dict[str, np.ndarray]:
+        """What the solver measured of the last samples, [num, ...] each; {} for most solvers."""
+        names = self._measured[0] if self._measured else {}
+        return {k: np.concatenate([m[k] for m in self._measured]) for k in names}
+
+    @property
+    def evaluations(self) -> str:
+        """Network evaluations of a sample: a number, or what the last samples were counted to take.
+
+        Such as "50", or "132.5 (104 to 176)" where every sample took its own steps.
+        """
+        if not self.task.solver.adaptive:
+            return str(self.task.nfe)
+        nfe = np.concatenate([m["nfe"] for m in self._measured]) if self._measured else []
+        if not len(nfe):
+            return f"at most {self.task.nfe}"
+        return f"{np.mean(nfe):.1f} ({np.min(nfe)} to {np.max(nfe)})"
+
+    @property
+    def problem(self) -> str:
+        """One line on the last samples whose adaptive solve did not reach its end, or ""."""
+        ok = [m["ok"] for m in self._measured if "ok" in m]
+        lost = int(np.sum(~np.concatenate(ok))) if ok else 0
+        if not lost:
+            return ""
+        return (
+            f"sampler.solver.max_steps: {lost} of {sum(map(len, ok))} samples did not reach the "
+            "end of the ODE; raise it, or rtol and atol where they ask for more than float32 has"
+        )
 
     def _place(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         if self.mesh is None:

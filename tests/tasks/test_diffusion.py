@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.linen import meta
 
 from genjax import weights
 from genjax.core.errors import UserError
+from genjax.core.registry import construct, expand
 from genjax.core.types import ArraySpec, Player, Progress, View
 from genjax.models.vae import KLVAE
 from genjax.tasks import Diffusion
@@ -185,6 +187,83 @@ def test_heldout_loss_is_deterministic_and_drops_nothing():
     assert float(other.objective(*args)[0]) != float(trained)  # 0.9 of the labels were dropped
 
 
+UNET = {"name": "unet", "variant": "ddpmpp", "channels": 16, "channel_mult": (1,), "blocks": 1}
+
+
+def augmented(cls=Diffusion, classes=10, **fields):
+    """A task with a small U-Net that is told of the augmentation."""
+    model = {**UNET, "attention": (), "num_classes": classes, "augment": 9}
+    chosen = {"image": (8, 8, 1), "model": model, "augment": {"name": "edm", "p": 0.9}} | fields
+    return construct(cls, expand(cls, chosen, "task"), "task")
+
+
+def test_augmentation_is_for_training_only_and_told():
+    made = augmented()
+    draws = {
+        train: made.parts.draw(view(), batch()["main"], jax.random.key(1), Progress(0, 0, 1), train)
+        for train in (True, False)
+    }
+    labels = np.asarray(draws[True].cond["augment"])
+    assert labels.shape == (64, 9) and np.abs(labels).max() > 0
+    assert "augment" not in draws[False].cond
+    np.testing.assert_array_equal(draws[False].x0, made.from_pixels(batch()["main"]["image"]))
+    changed = np.abs(np.asarray(draws[True].x0 - draws[False].x0)).max((1, 2, 3)) > 1e-3
+    np.testing.assert_array_equal(changed, np.any(labels != 0, axis=1))
+
+
+def test_dropping_the_condition_keeps_the_augmentations_labels():
+    """A network without class must still know what was done to its data."""
+    kept, dropped = (augmented(condition_dropout=rate) for rate in (0.0, 0.999))
+    one, other = (
+        t.parts.draw(view(), batch()["main"], jax.random.key(1), Progress(0, 0, 1), True)
+        for t in (kept, dropped)
+    )
+    assert np.all(np.asarray(other.cond["label"]) == 10)
+    assert np.all(np.asarray(one.cond["label"]) < 10)
+    np.testing.assert_array_equal(one.cond["augment"], other.cond["augment"])
+    assert np.abs(one.cond["augment"]).max() > 0
+    # without classes the labels are the whole condition
+    stream = {"image": batch()["main"]["image"]}
+    alone = augmented(classes=0).parts.draw(
+        view(), stream, jax.random.key(1), Progress(0, 0, 1), True
+    )
+    assert set(alone.cond) == {"augment"}
+    # and the null condition of guidance says nothing of it, which is zero
+    assert set(kept.null(one.cond)) == {"label"}
+
+
+def test_a_network_is_trained_with_and_sampled_without_augmentation():
+    made = augmented(precond={"name": "edm"}, process={"name": "edm"})
+    rng = np.random.default_rng(0)
+    shapes = meta.unbox(jax.eval_shape(made.init, jax.random.key(0)))["params"]
+    params = jax.tree.map(lambda p: rng.normal(0, 0.1, p.shape).astype(np.float32), shapes)
+    label = jnp.zeros((10,), jnp.int32)
+    x, t = jnp.ones((10, 8, 8, 1)), jnp.ones((10,))
+    one_each = {"label": label, "augment": jnp.eye(10, 9)}  # the last is told of nothing
+
+    @jax.jit
+    def estimates(params):
+        return [made.denoiser(params, x, t, cond).x0 for cond in (one_each, {"label": label})]
+
+    told, untold = map(np.asarray, estimates(params["model"]))
+    np.testing.assert_allclose(told[9], untold[9], atol=1e-6)  # none given is zero
+    assert np.all(np.abs(told[:9] - untold[:9]).max((1, 2, 3)) > 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("cls", "fields", "words"),
+    [
+        (task, {"augment": {"name": "edm"}}, r"augment: .* this DiT takes 0; choose a unet"),
+        (augmented, {"model": {**UNET, "augment": 3}}, r"augment: .* this UNet takes 3"),
+        (augmented, {"coupling": {"name": "paired"}}, "augment: the noise of a pair"),
+        (augmented, {"latents": True}, "augment: images are changed"),
+    ],
+)
+def test_augmentation_is_refused_where_it_has_no_meaning(cls, fields, words):
+    with pytest.raises(UserError, match=words):
+        cls(**fields)
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -200,8 +279,6 @@ def test_values_out_of_range(fields, words):
 
 @pytest.mark.parametrize("name", ["classifier", "kl_vae"])
 def test_a_network_that_does_not_see_the_time_is_refused(name):
-    from genjax.core.registry import construct, expand
-
     full = expand(Diffusion, {"model": {"name": name}}, "config.task")
     with pytest.raises(UserError, match=r"config\.task: model: .* does not see the time"):
         construct(Diffusion, full, "config.task")
