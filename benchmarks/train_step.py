@@ -1,14 +1,20 @@
 """The train step of DiT-S/4 as a share of the matrix-product rate, and what eats the rest.
 
+    export GLIBC_TUNABLES=glibc.malloc.hugetlb=1
     python benchmarks/train_step.py [--batch 16] [--variant S/4] [--dtype float32] [--rounds 10]
 
 The step: flow-matching loss, gradients, AdamW, one EMA, state donated, on latents of 32x32x4. The
 rate: a 2048-wide product, measured between the steps, so that both see the same machine. Share =
-(3 x forward operations / seconds) / rate. Each part below is timed alone at the shapes of the step;
-its line is its time beyond the ideal time of the operations counted for it, in percent of the step.
+(3 x forward operations / seconds) / rate; S/4 has a naive peer (`naive_dit.py`: no scan, no EMA).
+The ceiling is the share of a step of nothing but the network's products, at their own shapes. Each
+part is timed alone at the shapes of the step; its line is its time beyond the ideal time of the
+operations counted for it, in percent of the step. Processor time beside wall time tells how much of
+the machine the step had: on a shared one compare the former.
 """
 
 import argparse
+import os
+import resource
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +23,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from naive_dit import NaiveStep
 
 from genjax.core.arrays import Array
 from genjax.layers.attention import attention
@@ -36,6 +43,12 @@ def seconds(fn: Callable[[], Any]) -> float:
     start = time.perf_counter()
     jax.block_until_ready(fn())
     return time.perf_counter() - start
+
+
+def processor() -> tuple[float, float]:
+    """Returns the seconds that this process has computed, and those that it spent in the kernel."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime, used.ru_stime
 
 
 def product(dtype: str) -> tuple[Callable[[], Array], float]:
@@ -115,11 +128,36 @@ def update_only(model: DiT, batch: dict[str, Array]) -> Callable[[], Any]:
 
 
 def with_gradient(fn: Callable[..., Array], *args: Array) -> Callable[[], Any]:
-    """Returns the forward and backward pass of sum(fn(*args)^2), compiled and warm."""
-    every = tuple(range(len(args)))
-    both = jax.jit(jax.value_and_grad(lambda *a: jnp.sum(fn(*a).astype(jnp.float32) ** 2), every))
+    """Returns the forward pass and all gradients (of |fn|^2 / 2), compiled and warm."""
+
+    @jax.jit
+    def both(*args):
+        y, pullback = jax.vjp(fn, *args)
+        return y, pullback(y)
+
     jax.block_until_ready(both(*args))
     return lambda: both(*args)
+
+
+def _scores(q: Array, k: Array) -> Array:
+    return jnp.einsum("blhd,bmhd->bhlm", q, k)
+
+
+def _average(weights: Array, v: Array) -> Array:
+    return jnp.einsum("bhlm,bmhd->blhd", weights, v)
+
+
+def stacking(blocks: Any, depth: int) -> Callable[[], Any]:
+    """Returns the cut of the stacked weights into blocks, and of gradients back into a stack."""
+
+    @jax.jit
+    def both(blocks):
+        cut = jax.tree.map(lambda a: [a[i] for i in range(depth)], blocks)
+        cut = jax.lax.optimization_barrier(cut)
+        return jax.tree.map(lambda _, pieces: jnp.stack(pieces), blocks, cut)
+
+    jax.block_until_ready(both(blocks))
+    return lambda: both(blocks)
 
 
 def parts(model: DiT, b: int) -> dict[str, tuple[Callable[[], Any], int, float]]:
@@ -128,22 +166,26 @@ def parts(model: DiT, b: int) -> dict[str, tuple[Callable[[], Any], int, float]]
     d, h, hidden = model.width, model.heads, int(model.width * model.mlp_ratio)
     normal = partial(jax.random.normal, jax.random.key(3), dtype=model.dtype)
     x, wide, c = normal((b, l, d)), normal((b, l, hidden)), normal((b, d))
-    qkv = (normal((b, l, h, d // h)),) * 3
-    matmul = with_gradient
+    qkv, scores = (normal((b, l, h, d // h)),) * 3, normal((b, h, l, l))
+    token_products = 6.0 * b * l * l * d
 
     def linear(n: int, m: int, rows: int):
-        return matmul(jnp.matmul, normal((rows, n)), normal((n, m))), 6.0 * rows * n * m
+        return with_gradient(jnp.matmul, normal((rows, n)), normal((n, m))), 6.0 * rows * n * m
 
     out = {
-        "products with weights at the network's shapes": [
+        "products with weights": [
             (*linear(d, 3 * d, b * l), model.depth),
             (*linear(d, d, b * l), model.depth),
             (*linear(d, hidden, b * l), model.depth),
             (*linear(hidden, d, b * l), model.depth),
         ],
-        "modulation: products of b rows": [(*linear(d, 6 * d, b), model.depth)],
-        "attention: scores, softmax, average": [
-            (with_gradient(attention, *qkv), 12.0 * b * l * l * d, model.depth)
+        "products of b rows (modulation)": [(*linear(d, 6 * d, b), model.depth)],
+        "products of tokens": [
+            (with_gradient(_scores, *qkv[:2]), token_products, model.depth),
+            (with_gradient(_average, scores, qkv[2]), token_products, model.depth),
+        ],
+        "attention: softmax, transposes": [
+            (with_gradient(attention, *qkv), 2 * token_products, model.depth)
         ],
         "adaptive layer norms": [
             (with_gradient(adaptive_layer_norm, x, c, c), 0.0, 2 * model.depth)
@@ -173,50 +215,70 @@ def main() -> None:
     args = parser.parse_args()
 
     model = DiT(**VARIANTS[args.variant], dtype=args.dtype, remat=args.remat)
+    unrolled = model.clone(unroll=model.depth)
     batch = batch_of(args.batch)
     calibrate, operations = product(args.dtype)
-    unrolled = model.clone(unroll=model.depth)
-    params = parameters(model, batch)
-    grads = {
-        name: jax.jit(jax.grad(partial(loss, m)))
-        for name, m in (("scan", model), ("unrolled", unrolled))
+    steps: dict[str, Callable[[], Any]] = {
+        "scanned": Step(model, batch),
+        "unrolled": Step(unrolled, batch),
     }
-    calls: dict[str, Callable[[], Any]] = {
-        "step": Step(model, batch),
-        "forward and backward": lambda: grads["scan"](params, batch),
-        "forward and backward, unrolled": lambda: grads["unrolled"](params, batch),
-        "AdamW and EMA": update_only(model, batch),
-    }
+    if (args.variant, args.dtype) == ("S/4", "float32"):
+        steps["naive"] = NaiveStep(batch)
     pieces = parts(model, args.batch)
-    calls |= {name: call for name, (call, _, _) in pieces.items()}
+    blocks = parameters(model, batch)["blocks"]
+    calls = {
+        **steps,
+        "AdamW and EMA": update_only(model, batch),
+        "blocks cut from a stack and stacked": stacking(blocks, model.depth),
+        **{name: call for name, (call, _, _) in pieces.items()},
+    }
     for call in calls.values():
         seconds(call)
-    best = dict.fromkeys(calls, float("inf"))
-    fastest = float("inf")
+    inf = float("inf")
+    best, used = dict.fromkeys(calls, inf), dict.fromkeys(calls, (inf, inf))
+    fastest = fastest_used = inf
     for _ in range(args.rounds):
         for name, call in calls.items():
+            start = processor()[0]
             fastest = min(fastest, seconds(calibrate))
+            fastest_used = min(fastest_used, processor()[0] - start)
+            start = processor()
             best[name] = min(best[name], seconds(call))
-    rate = operations / fastest
+            now = tuple(b - a for a, b in zip(start, processor(), strict=True))
+            used[name] = min(used[name], now)
+    rate, work = operations / fastest, 3 * args.batch * model.forward_flops(SHAPE)
+    ideal, ideal_used = work / rate, work * fastest_used / operations
 
-    step = best["step"]
-    ideal = 3 * args.batch * model.forward_flops(SHAPE) / rate
-    device = jax.devices()[0]
-    print(f"DiT-{args.variant}, batch {args.batch}, {args.dtype}, remat {args.remat}, on {device}")
-    print(f"matrix products: {rate / 1e9:.0f} GFLOP/s; step {step * 1e3:.0f} ms")
-    print(f"share of the step that is products at that rate: {ideal / step:.3f}")
-    losses = {
-        "AdamW and EMA": best["AdamW and EMA"],
-        "scan over blocks, against unrolled": best["forward and backward"]
-        - best["forward and backward, unrolled"],
+    print(f"DiT-{args.variant}, batch {args.batch}, {args.dtype}, remat {args.remat}, ", end="")
+    print(f"{jax.devices()[0]}; GLIBC_TUNABLES={os.environ.get('GLIBC_TUNABLES', '')}")
+    print(f"matrix products: {rate / 1e9:.0f} GFLOP/s; per second of processor time: ", end="")
+    print(f"{operations / fastest_used / 1e9:.0f} GFLOP")
+    for name in steps:
+        total, kernel = used[name]
+        print(
+            f"{name:9s} {best[name] * 1e3:5.0f} ms, share {ideal / best[name]:.3f}; processor time"
+            f" {total * 1e3:.0f} ms ({kernel * 1e3:.0f} in the kernel), "
+            f"share {ideal_used / total:.3f}"
+        )
+    alone = [name for name in pieces if name.startswith("products")]
+    ceiling = ideal / sum(pieces[name][1] * best[name] for name in alone)
+    print(f"ceiling: share of the network's products alone, at their shapes: {ceiling:.3f}")
+
+    step = best["unrolled"]
+    losses = {name: best[name] for name in ("AdamW and EMA", "blocks cut from a stack and stacked")}
+    losses |= {
+        name: times * (best[name] - operations / rate)
+        for name, (_, times, operations) in pieces.items()
     }
-    for name, (_, times, operations) in pieces.items():
-        losses[name] = times * (best[name] - operations / rate)
-    print("time beyond the ideal, in percent of the step:")
+    for name in pieces:  # what attention loses beyond its products
+        if name.startswith("products of tokens"):
+            losses["attention: softmax, transposes"] -= losses[name]
+    print("beyond the ideal, in percent of the unrolled step:")
     for name, lost in sorted(losses.items(), key=lambda item: -item[1]):
         print(f"  {100 * lost / step:6.1f}  {name}")
     rest = step - ideal - sum(losses.values())
     print(f"  {100 * rest / step:6.1f}  rest: what fusing the parts saved (-) or cost (+)")
+    print(f"  {100 * (best['scanned'] / step - 1):6.1f}  more, scanned: activations into stacks")
 
 
 if __name__ == "__main__":

@@ -27,8 +27,15 @@ VARIANT = "S/4"
 class TorchStep:
     """diffusers' network of the same size, AdamW and an EMA by fused list operations."""
 
-    def __init__(self, batch: dict):
-        size = VARIANTS[VARIANT]
+    def __init__(
+        self,
+        batch: dict,
+        size: str = VARIANT,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        compiled: bool = False,
+    ):
+        size, self.dtype = VARIANTS[size], dtype
         self.model = diffusers.DiTTransformer2DModel(
             num_attention_heads=size["heads"],
             attention_head_dim=size["width"] // size["heads"],
@@ -38,8 +45,9 @@ class TorchStep:
             sample_size=SHAPE[0],
             patch_size=size["patch"],
             num_embeds_ada_norm=1000,
-        )
-        self.batch = {k: torch.tensor(v.__array__()) for k, v in batch.items()}
+        ).to(device)
+        self.forward = torch.compile(self.model) if compiled else self.model
+        self.batch = {k: torch.tensor(v.__array__(), device=device) for k, v in batch.items()}
         for name in ("x", "target"):
             self.batch[name] = self.batch[name].permute(0, 3, 1, 2).contiguous()
         self.params = [p for p in self.model.parameters() if p.requires_grad]
@@ -48,9 +56,11 @@ class TorchStep:
         self()
 
     def __call__(self) -> float:
-        batch = self.batch
-        out = self.model(batch["x"], timestep=batch["t"], class_labels=batch["label"].long()).sample
-        loss = torch.mean((out[:, : SHAPE[-1]] - batch["target"]) ** 2)
+        x, target, t = (self.batch[name] for name in ("x", "target", "t"))
+        half = self.dtype != torch.float32
+        with torch.autocast(x.device.type, self.dtype, enabled=half):
+            out = self.forward(x, timestep=t, class_labels=self.batch["label"].long()).sample
+        loss = torch.mean((out[:, : SHAPE[-1]].float() - target) ** 2)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
