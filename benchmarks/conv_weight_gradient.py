@@ -73,7 +73,9 @@ def main() -> None:
         x, g = jax.random.normal(jax.random.key(0), (2, args.batch, side, side, channels))
         weight = jax.random.normal(jax.random.key(1), (3, 3, channels, channels))
         work = dict.fromkeys(CALLS, 2.0 * 9 * x.size * channels) | {"product": operations}
-        calls = {name: partial(jax.jit(fn), x, weight, g) for name, fn in CALLS.items()}
+        calls: dict[str, Callable] = {
+            name: partial(jax.jit(fn), x, weight, g) for name, fn in CALLS.items()
+        }
         calls["product"] = multiply
         best = dict.fromkeys(calls, (float("inf"), float("inf")))
         for call in calls.values():

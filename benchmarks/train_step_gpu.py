@@ -77,7 +77,7 @@ def main() -> None:
 
     def tell(name: str, took: float) -> None:
         mfu = f", MFU {work / took / peak:.3f}" if peak else ", no peak known: no MFU"
-        print(f"{name:10s} {took * 1e3:8.1f} ms a step, {work / took / 1e12:.2f} TFLOP/s{mfu}")
+        print(f"{name:10s} {took * 1e3:8.1f} ms a step, {work / took / 1e12:.3g} TFLOP/s{mfu}")
 
     print(f"DiT-{args.size}, batch {b}, {args.dtype}, remat {args.remat}, {device.device_kind}")
     tell("genjax", ours)

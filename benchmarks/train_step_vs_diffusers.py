@@ -35,15 +35,15 @@ class TorchStep:
         dtype: torch.dtype = torch.float32,
         compiled: bool = False,
     ):
-        size, self.dtype = VARIANTS[size], dtype
+        fields, self.dtype = VARIANTS[size], dtype
         self.model = diffusers.DiTTransformer2DModel(
-            num_attention_heads=size["heads"],
-            attention_head_dim=size["width"] // size["heads"],
+            num_attention_heads=fields["heads"],
+            attention_head_dim=fields["width"] // fields["heads"],
             in_channels=SHAPE[-1],
             out_channels=2 * SHAPE[-1],
-            num_layers=size["depth"],
+            num_layers=fields["depth"],
             sample_size=SHAPE[0],
-            patch_size=size["patch"],
+            patch_size=fields["patch"],
             num_embeds_ada_norm=1000,
         ).to(device)
         self.forward = torch.compile(self.model) if compiled else self.model

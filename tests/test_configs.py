@@ -166,6 +166,8 @@ def shrunken(config: dict, root: Path) -> dict:
                 "data.main.source.shape": "(8,8,3)",
                 "data.main.source.classes": max(model["num_classes"], 1),
             }
+    if model["name"] == "wide_resnet":
+        small |= {"task.model.depth": 10, "task.model.widen": 1}
     if model["name"] == "edm2":
         small |= {
             "task.model.width": 8,

@@ -40,12 +40,17 @@ def get_config(arg: str = "F-vp-cond"):
         num_classes=10 if conditional else 0,
     )
     task = dict(name="diffusion", model=model, image=(32, 32, 3), condition_dropout=0.0)
+    if letter == "F":
+        task["augment"] = dict(name="edm", p=0.12)
     c.task = recipe.edm(task) | dict(sampler=recipe.heun(18))
-    c.data.main = dict(source=dict(name="tfds", dataset="cifar10"), batch=512)
+    c.data.main = dict(
+        source=dict(name="tfds", dataset="cifar10"),
+        batch=128 if letter == "A" else 512,
+        flip=letter != "F",
+    )
     if letter < "E":
         _before_e(c, is_ve, preconditioned=letter == "D")
     if letter == "A":
-        c.data.main.batch = 128
         c.optimizer.model = dict(
             name="adam",
             learning_rate=2e-4,
@@ -53,10 +58,6 @@ def get_config(arg: str = "F-vp-cond"):
             schedule=dict(name="constant", warmup=640_000),
         )
         c.ema = dict(main=dict(name="constant", decay=0.999 if is_ve else 0.9999))
-    if letter < "F":
-        c.data.main.flip = True
-    else:
-        c.task.augment = dict(name="edm", p=0.12)
     c.target = dict(
         dataset="cifar10 32x32, train",
         metric="fid50k",

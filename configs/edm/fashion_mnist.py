@@ -12,14 +12,14 @@ from configs.edm import recipe
 
 
 def get_config():
-    c = recipe.get_base(batch=64, learning_rate=1e-3, half_life=2e4, images=64 * 4_000)
+    c = recipe.get_base(batch=64, learning_rate=1e-3, half_life=2e4, images=64 * 2_500)
     c.optimizer.model.schedule.warmup = 12_800
     model = dict(
         name="unet",
         variant="edm-ddpmpp",
         channels=32,
         channel_mult=(1, 2, 2),
-        blocks=2,
+        blocks=1,
         attention=(7,),
         dropout=0.0,
         num_classes=10,

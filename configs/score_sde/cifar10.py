@@ -52,7 +52,7 @@ def get_config(arg: str = "ncsnpp-deep"):
     c.data.main = dict(source=dict(name="tfds", dataset="cifar10", label=""), batch=128, flip=True)
     c.target = dict(dataset="cifar10 32x32, train", source=source, guidance=1.0)
     if fid is None:
-        c.task.sampler = recipe.ode()
+        c.task["sampler"] = recipe.ode()
         c.target.update(
             metric="bpd",
             value=BITS[arg],

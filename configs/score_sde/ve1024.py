@@ -16,7 +16,7 @@ def get_config(arg: str = "celebahq"):
     task = dict(name="diffusion", model=model, image=(1024, 1024, 3))
     c.task = recipe.ve(task, sigma_max=1348.0, snr=0.15, steps=2000)
     if arg == "ffhq":
-        c.task.objective.reduction = "mean"
+        c.task["objective"]["reduction"] = "mean"
     source = dict(name="image_folder", path=f"data/{arg}-1024")
     c.data.main = dict(source=source, batch=8, image_size=1024, flip=True, fields=("image",))
     return c

@@ -28,7 +28,7 @@ HELP = "edit images with a trained or converted model"
 RESTORE = ("inpaint", "colorize", "super-resolve", "linear")
 LATENT = ("encode", "interpolate")
 OPERATIONS = (*RESTORE, "class", *LATENT)
-# Flag -> the operations that read it; the first of each pair of braces that lacks it is refused.
+# Flag -> the operations that read it.
 _READ_BY = {
     "images": {*RESTORE, *LATENT},
     "mask": {"inpaint"},
@@ -36,12 +36,13 @@ _READ_BY = {
     "operator": {"linear"},
     "classifier": {"class"},
     "frames": {"interpolate"},
+    "tolerance": set(LATENT),
     "solver": {*RESTORE, "class"},
     "steps": {*RESTORE, "class"},
     "guidance": {*RESTORE, "class"},
     "legacy": set(RESTORE),
 }
-_DEFAULTS = {"factor": 2, "frames": 8}
+_DEFAULTS = {"factor": 2, "frames": 8, "tolerance": 1e-5}
 _OPTIONAL = ("solver", "steps", "guidance", "legacy")
 _SHOWN = 16  # images of the picture
 
@@ -72,6 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weight: of the classifier (default 1), else of classifier-free guidance",
     )
     parser.add_argument("--frames", type=int, help="interpolate: images a pair, ends included (8)")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        help="encode, interpolate: rtol and atol of the ODE (default 1e-5)",
+    )
     parser.add_argument("--solver", help="solver in place of the config's")
     parser.add_argument("--steps", type=int, help="solver steps in place of the config's")
     parser.add_argument("--ema", help="EMA by name, raw, or posthoc:WIDTH (default: the first EMA)")
@@ -147,6 +153,8 @@ def check_flags(args: argparse.Namespace) -> None:
         value = getattr(args, flag)
         if value is not None and value < least:
             raise UserError(f"--{flag}: must be at least {least}, not {value}")
+    if args.tolerance is not None and not args.tolerance > 0:
+        raise UserError(f"--tolerance: must be positive, not {args.tolerance:g}")
     if args.operation == "encode" and not args.out.endswith(".npz"):
         raise UserError(f"--out: {args.out}: latents need a FILE.npz")
 

@@ -15,6 +15,7 @@ from genjax.cli.model import Model, with_sampler
 from genjax.cli.sample import parse_labels
 from genjax.core.errors import UserError
 from genjax.solvers import GUIDANCES
+from genjax.solvers.likelihood import ODE
 from genjax.tasks import Classifier, Diffusion
 from genjax.tasks.edit import Decode, Edit, Encode, measured_picture
 from genjax.tasks.generate import Generator, labels_for
@@ -81,6 +82,7 @@ def _guided(args: argparse.Namespace, model: Model, check_out: CheckOut) -> Resu
         )
     num = args.num or 16
     target = labels_for(num, parse_labels(args.labels), classifier.num_classes, null=False)
+    assert target is not None  # a classifier has classes
     task = _unguided(with_sampler(model.task, steps=args.steps, solver=args.solver))
     weight = 1.0 if args.guidance is None else args.guidance
     edit = Edit(task, classifier, weight)
@@ -106,13 +108,14 @@ def _latent(args: argparse.Namespace, model: Model, check_out: CheckOut) -> Resu
         raise UserError(
             f"--images: {given.size} images are no pairs; give an even number, or --num"
         )
+    ode = ODE(rtol=args.tolerance, atol=args.tolerance)
     check_out(given.size // 2 * frames if frames > 1 else given.size)
     inputs = given.read(np.arange(given.size))
-    _, encoder = _draw(args, model, Encode(task), labels, {"image": _to_range(task, inputs)})
+    _, encoder = _draw(args, model, Encode(task, ode), labels, {"image": _to_range(task, inputs)})
     latents, spent = encoder.measures["latents"], encoder.measures["nfe"]
     written = given.labels if args.labels is None else labels
     if frames == 1:
-        images, _ = _draw(args, model, Decode(task), labels, {"latents": latents})
+        images, _ = _draw(args, model, Decode(task, ode), labels, {"latents": latents})
         away = np.abs(images.astype(int) - inputs.astype(int)).max()
         about = (
             f"{spent.mean():.1f} evaluations to encode, decoded within {away} of 255 grey levels"
@@ -125,7 +128,7 @@ def _latent(args: argparse.Namespace, model: Model, check_out: CheckOut) -> Resu
     nearer = np.where(np.arange(frames) < frames / 2, 0, 1)
     owner = (2 * np.arange(given.size // 2)[:, None] + nearer).reshape(-1)
     labels = None if labels is None else labels[owner]
-    images, _ = _draw(args, model, Decode(task), labels, {"latents": between})
+    images, _ = _draw(args, model, Decode(task, ode), labels, {"latents": between})
     return Result(
         images,
         None if written is None else np.asarray(written)[owner],

@@ -14,7 +14,7 @@ from genjax.core.arrays import Array
 from genjax.layers.linear import Initializer, Linear, zeros
 from genjax.layers.norm import RMSNorm
 from genjax.layers.splash import splash_attention, splash_supports
-from genjax.parallel.rules import active
+from genjax.parallel.rules import platform
 
 Implementation = Literal["auto", "plain", "cudnn", "splash"]
 IMPLEMENTATIONS = ("auto", "plain", "cudnn", "splash")
@@ -66,18 +66,12 @@ def attention(
 
 
 def _choose(q, k, mask, bias, causal) -> Implementation:
-    where = _platform()
+    where = platform()
     if where in ("gpu", "cuda") and _cudnn_supports(q):
         return "cudnn"
     if where == "tpu" and mask is None and bias is None and splash_supports(q, k):
         return "splash" if k.shape[1] >= _SPLASH_FROM else "plain"
     return "plain"
-
-
-def _platform() -> str:
-    """Returns the platform that this is traced for: an absent pod's, if its mesh is configured."""
-    current = active()
-    return current.mesh.devices.flat[0].platform if current else jax.default_backend()
 
 
 def _cudnn_supports(q: Array) -> bool:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from genjax.core.arrays import Array
 from genjax.layers.linear import Initializer, named
-from genjax.parallel.rules import active, gather
+from genjax.parallel.rules import active, gather, platform
 
 # PyTorch's default for convolutions and linear maps: uniform with variance 1 / (3 fan_in).
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -74,9 +74,8 @@ def _gradient_by_image(x: Array, weight: Array, padding) -> bool:
     devices the sum would walk along an axis that the mesh splits.
     """
     current = active()
-    platform = current.mesh.devices.flat[0].platform if current else jax.default_backend()
     return (
-        platform == "cpu"
+        platform() == "cpu"
         and (current is None or current.mesh.size == 1)
         and not isinstance(padding, str)
         and x.dtype == jnp.float32

@@ -174,7 +174,8 @@ class EDM2UNet(nn.Module):
     def _run(self, run: Run, keep: bool, train: bool):
         """Returns the function (x, what differs [n, ...], emb) -> (x, outputs [n, ...] or None)."""
         count = len(run.names)
-        block = remat_policies.remat(Block, self.remat, scanned=count > 1)
+        at_once = remat_policies.unrolled(0, count)
+        block = remat_policies.remat(Block, self.remat, scanned=at_once < count)
         if count > 1:
             block = nn.scan(
                 block,
@@ -182,6 +183,7 @@ class EDM2UNet(nn.Module):
                 split_rngs={"params": True, "dropout": True},
                 in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
                 length=count,
+                unroll=at_once,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
         made = block(

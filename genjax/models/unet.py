@@ -74,7 +74,7 @@ class UNet(nn.Module):
     center: bool = option(False, "map the input to 2x - 1 first (data in [0, 1])")
     attention_kernel: str = option("auto", "attention kernel: auto, plain, cudnn or splash")
     remat: str = option("none", "what blocks recompute in the backward pass: none, full, dots, ...")
-    unroll: int = option(1, "blocks unrolled per iteration of the scans inside a level")
+    unroll: int = option(0, "blocks a scan inside a level runs at once; 0: all on a CPU, else one")
     dtype: str = option("float32", "of convolutions and products: float32 or bfloat16")
 
     def __post_init__(self):
@@ -90,16 +90,17 @@ class UNet(nn.Module):
         }.items():
             if getattr(self, key) not in legal:
                 raise ValueError(f"{key}: {getattr(self, key)!r} is none of {', '.join(legal)}")
-        least = (self.channels, self.blocks, self.heads, self.group_channels, self.unroll)
+        least = (self.channels, self.blocks, self.heads, self.group_channels)
         if min(*least, self.noise_mult, self.emb_mult, *self.channel_mult, 1) < 1:
             raise ValueError(
-                "channels, channel_mult, blocks, heads, group_channels, noise_mult, emb_mult and "
-                "unroll are at least 1"
+                "channels, channel_mult, blocks, heads, group_channels, noise_mult and emb_mult "
+                "are at least 1"
             )
-        if not self.channel_mult or min(self.num_classes, self.augment, self.head_channels) < 0:
+        counts = (self.num_classes, self.augment, self.head_channels, self.unroll)
+        if not self.channel_mult or min(counts) < 0:
             raise ValueError(
-                "channel_mult names at least one level; num_classes, augment and head_channels "
-                "are at least 0"
+                "channel_mult names at least one level; num_classes, augment, head_channels and "
+                "unroll are at least 0"
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: {self.dropout} does not lie in [0, 1)")
@@ -219,8 +220,9 @@ class UNet(nn.Module):
                 outputs += len(kept)
             if run.part == "dec" and (following is None or following.level != run.level):
                 h, image = self._pyramid_out(run.level, style, h, image, channels)
-        out = image if self.progressive_output == "skip" else self._head(0, style, h, channels)
-        out = out.astype(jnp.float32)
+        if self.progressive_output != "skip" or image is None:
+            image = self._head(0, style, h, channels)
+        out = image.astype(jnp.float32)
         return (out, {name: found[name] for name in features}) if features else out
 
     def _style(self, train: bool) -> Style:
@@ -264,7 +266,8 @@ class UNet(nn.Module):
         if self._is_conv(run):
             h = ResampleConv(run.shape.features, style, run.shape.resample, name=run.name)(h)
             return h, [h]
-        block = remat_policies.remat(Block, self.remat, scanned=count > 1)
+        at_once = remat_policies.unrolled(self.unroll, count)
+        block = remat_policies.remat(Block, self.remat, scanned=at_once < count)
         if count == 1:
             single = {key: value[0] for key, value in each.items()}
             h, _ = block(run.shape, style, False, name=run.name)(h, single, emb)
@@ -275,7 +278,7 @@ class UNet(nn.Module):
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=count,
-            unroll=min(self.unroll, count),
+            unroll=at_once,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         keep = run.part == "enc" or wanted

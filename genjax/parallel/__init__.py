@@ -18,6 +18,7 @@ from genjax.parallel.rules import (
     active,
     constrain,
     gather,
+    platform,
     state_shardings,
     using,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "gather",
     "host_shard",
     "initialize",
+    "platform",
     "replicated",
     "state_shardings",
     "to_global",

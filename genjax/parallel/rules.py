@@ -238,6 +238,12 @@ def active() -> Active | None:
     return current
 
 
+def platform() -> str:
+    """Returns the platform that this is traced for: an absent pod's, if its mesh is configured."""
+    current = active()
+    return current.mesh.devices.flat[0].platform if current else jax.default_backend()
+
+
 def constrain(x: Array, names: Sequence[str | None]) -> Array:
     """Returns `x`, sharded as the rules say for its logical axis names (one a dimension).
 

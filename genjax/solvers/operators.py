@@ -6,7 +6,7 @@ is put in its place by x + lift(u - measure(x)), which leaves all that is orthog
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,7 @@ class Operator:
         return self.unknown(x)
 
 
+@dataclass_transform(frozen_default=True)
 def _register(*arrays: str):
     """Class decorator: a frozen dataclass that is a pytree of the fields `arrays`."""
 

@@ -5,6 +5,7 @@ with the frozen networks, so that another mask or image never compiles again.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,8 +13,10 @@ import jax.numpy as jnp
 from genjax.core.arrays import Array, Tree
 from genjax.core.errors import UserError
 from genjax.solvers import Solver
+from genjax.solvers.base import Predict
 from genjax.solvers.guidance import with_classifier
 from genjax.solvers.impose import Known, known_image
+from genjax.solvers.likelihood import DEFAULT, ODE
 from genjax.solvers.operators import Operator
 from genjax.tasks.classifier import Classifier
 from genjax.tasks.codec import Identity
@@ -84,21 +87,20 @@ class Edit:
             operator: Operator = frozen["operator"]
             known = Known(self.task.process, operator, operator.measure(image), self.legacy)
         if target is not None:
-            classifier = self.classifier
-            assert classifier is not None
-
-            def log_likelihood(x, t):
-                task = self.task
-                return classifier.log_likelihood(
-                    frozen["classifier"], x, t, target, task.process, task.data_range
-                )
-
-            def guide(predict):
-                return with_classifier(predict, self.task.process, log_likelihood, self.weight)
-
+            guide = self._guide(frozen["classifier"], target)
         return self.task.draw_measured(
             params, frozen, rows, sample_keys, asked or None, known, guide
         )
+
+    def _guide(self, params: Tree, target: Array) -> Callable[[Predict], Predict]:
+        """Returns the wrapper of a prediction that guides towards the classes `target` [b]."""
+        task, classifier = self.task, self.classifier
+        assert classifier is not None  # who asks for a class has given one
+
+        def log_likelihood(x, t):
+            return classifier.log_likelihood(params, x, t, target, task.process, task.data_range)
+
+        return lambda predict: with_classifier(predict, task.process, log_likelihood, self.weight)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Encode:
     """Stands where `Generator` expects a task: images in, their latents among its measures."""
 
     task: Diffusion
+    ode: ODE = DEFAULT
 
     def rows(self) -> dict[str, Any]:
         return {}
@@ -119,7 +122,7 @@ class Encode:
         """Returns the images cond["image"] as they are and {"latents", "nfe", "ok"}."""
         del rows, sample_keys
         rest = {k: v for k, v in cond.items() if k != "image"}
-        solved = encode(self.task, params, frozen, cond["image"], rest or None)
+        solved = encode(self.task, params, frozen, cond["image"], rest or None, self.ode)
         return cond["image"], {"latents": solved.x, "nfe": solved.nfe, "ok": solved.ok}
 
 
@@ -132,7 +135,7 @@ class Decode(Encode):
     ) -> tuple[Array, dict[str, Array]]:
         del rows, sample_keys
         rest = {k: v for k, v in cond.items() if k != "latents"}
-        solved = decode(self.task, params, frozen, cond["latents"], rest or None)
+        solved = decode(self.task, params, frozen, cond["latents"], rest or None, self.ode)
         return solved.x, {"nfe": solved.nfe, "ok": solved.ok}
 
 

@@ -1,11 +1,18 @@
 """Embeddings against the numbers and the half orders of the papers."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.layers.embed import patchify, sincos_2d, timestep_embedding, unpatchify
+from genjax.layers.embed import (
+    FourierFeatures,
+    patchify,
+    sincos_2d,
+    timestep_embedding,
+    unpatchify,
+)
 
 
 def test_position_table_encodes_the_column_first():
@@ -51,3 +58,16 @@ def test_patches_are_row_major_and_come_back():
     np.testing.assert_array_equal(unpatchify(tokens, 2, 2, 3), x)
     with pytest.raises(ValueError, match="patch 4 does not divide an image of 4 x 6"):
         patchify(x, 4)
+
+
+def test_fourier_features_are_fixed_and_reach_a_phase_of_hundreds():
+    layer = FourierFeatures(8)
+    t = jnp.asarray([0.0, 0.25, -3.0])
+    variables = nn.unbox(layer.init(jax.random.key(0), t))
+    f = np.asarray(variables["params"]["frequencies"], np.float64)
+    assert f.shape == (4,) and 4 < np.abs(f).max() < 64
+    angles = 2 * np.pi * np.asarray(t, np.float64)[:, None] * f
+    want = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    np.testing.assert_allclose(layer.apply(variables, t), want, atol=1e-4)
+    grad = jax.grad(lambda v: layer.apply(v, t).sum())(variables)
+    assert not np.any(grad["params"]["frequencies"])

@@ -167,6 +167,7 @@ def test_initialisation_of_adm():
     assert not np.any(jax.jit(module.apply)(variables, x, t))
 
 
+@pytest.mark.slow
 def test_unrolled_and_rematerialised_networks_are_the_same():
     module = build("ddpmpp", **ONE)
     assert [len(run.names) for run in module.runs(8)] == [3, 1, 1, 4]

@@ -1,4 +1,4 @@
-"""The wide residual network: sizes by formula, shapes, standardised inputs, the noise it is told."""
+"""The wide residual network: sizes by formula, shapes, standardised inputs, the noise it sees."""
 
 import jax
 import jax.numpy as jnp
