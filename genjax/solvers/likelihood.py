@@ -146,8 +146,9 @@ def log_likelihood(
     axes = tuple(range(2, probes.ndim))
 
     def slope(t, y):
-        v, pull = jax.vjp(lambda x: process.velocity(x, t, data(x, t)), y[0])
-        (products,) = jax.vmap(pull)(probes)
+        # Forward mode: nothing to keep, and on CPUs a loop runs gradients of convolutions slowly.
+        v, push = jax.linearize(lambda x: process.velocity(x, t, data(x, t)), y[0])
+        products = jax.vmap(push)(probes)
         return v, jnp.mean(jnp.sum(products * probes, axes), axis=0)
 
     y0 = (x, jnp.zeros(x.shape[:1], x.dtype))
