@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
+from genjax.core import keys
 from genjax.core.arrays import Array, Tree
 from genjax.core.errors import UserError
 from genjax.core.registry import choice, option
@@ -21,6 +23,7 @@ from genjax.process import AUGMENTS, COUPLINGS, PRECONDS, PROCESSES, TIMES, Deno
 from genjax.solvers import GRIDS, GUIDANCES, SOLVERS, Solver, noise, solve
 from genjax.solvers.base import Predict
 from genjax.solvers.impose import Imposed, Known
+from genjax.solvers.likelihood import dequantise
 from genjax.tasks.codec import CODECS, Identity
 
 
@@ -63,6 +66,9 @@ class Diffusion:
         (-1.0, 1.0), "range of the pixels as the model sees it"
     )
     levels: int = option(256, "grey levels of the stored pixels (digits: 17)")
+    dequantise: bool = option(
+        False, "train on pixels with uniform noise of one grey level, as bits/dim see them"
+    )
     latents: bool = option(False, "train on moments made by `genjax prepare latents`")
     condition_dropout: float = option(0.1, "probability of training a sample without condition")
 
@@ -191,7 +197,12 @@ class Diffusion:
         cond = {"label": stream["label"]} if self.num_classes else None
         if self.latents:
             return self.codec.from_moments(stream["moments"], key), cond
-        pixels = self.from_pixels(stream["image"])
+        image = stream["image"]
+        if self.dequantise:
+            each = jax.random.split(keys.fold(key, "dequantise"), len(image))
+            pixels = dequantise(image, each, self.levels, self.data_range)
+        else:
+            pixels = self.from_pixels(image)
         return self.codec.encode(view.frozen.get("codec"), pixels, key), cond
 
     # --- what sampling asks for -------------------------------------------------------------
@@ -204,6 +215,9 @@ class Diffusion:
     def to_uint8(self, x: Array) -> Array:
         """Returns `data_range` as 0 .. 255, rounded half up ([-1, 1]: floor(127.5 x + 128))."""
         low, high = self.data_range
+        if self.dequantise:  # back to the grey value whose noise it was
+            grey = jnp.floor((x.astype(jnp.float32) - low) * (self.levels / (high - low)))
+            x = self.from_pixels(jnp.clip(grey, 0, self.levels - 1))
         scaled = (x.astype(jnp.float32) - low) * (255.0 / (high - low))
         return jnp.clip(jnp.floor(scaled + 0.5), 0, 255).astype(jnp.uint8)
 

@@ -282,3 +282,15 @@ def test_a_network_that_does_not_see_the_time_is_refused(name):
     full = expand(Diffusion, {"model": {"name": name}}, "config.task")
     with pytest.raises(UserError, match=r"config\.task: model: .* does not see the time"):
         construct(Diffusion, full, "config.task")
+
+
+def test_dequantised_pixels_are_those_of_the_bits_and_come_back_as_grey_values():
+    plain = task(objective={"name": "denoising"}, levels=17)
+    noisy = dataclasses.replace(plain, dequantise=True)
+    image = jnp.asarray(np.random.default_rng(0).integers(0, 17, (16, *plain.image)), jnp.uint8)
+    stream, view = {"image": image, "label": jnp.zeros(16, jnp.int32)}, View({}, {}, {}, {})
+    x, _ = noisy.parts.prepare(stream, view, jax.random.key(0))
+    grey = (x + 1) / 2 * 17
+    np.testing.assert_array_equal(jnp.floor(grey), image)
+    assert 0.28 < float(jnp.std(grey - image)) < 0.3  # uniform: 1/sqrt(12)
+    np.testing.assert_array_equal(noisy.to_uint8(x), plain.to_uint8(plain.from_pixels(image)))
