@@ -35,7 +35,7 @@ setup(
         "tfds": ["tensorflow"],
         "gcs": ["gcsfs"],
         "parity": ["torch", "diffusers", "transformers"],
-        "test": ["pytest", "ruff==0.17.*", "pyright[nodejs]"],
+        "test": ["pytest", "pytest-xdist", "ruff==0.17.*", "pyright[nodejs]"],
     },
     entry_points={"console_scripts": ["genjax = genjax.cli.main:main"]},
 )

@@ -31,9 +31,9 @@ def get_config(arg: str = "vp"):
     if is_ve:
         c.task = recipe.ve(task, sigma_max=4.8, snr=0.16, steps=200)
     else:
-        c.task = (recipe.vp if arg == "vp" else recipe.subvp)(task)
         # Seventeen levels are coarse: a model of the bare levels knows nothing of noise between.
-        c.task.update(dict(sampler=recipe.ode(), dequantise=True))
+        task["dequantise"] = True
+        c.task = (recipe.vp if arg == "vp" else recipe.subvp)(task) | dict(sampler=recipe.ode())
     c.data.main = dict(source=dict(name="digits"), batch=128, fields=("image",))
     c.checkpoint.every_images = 128 * 1_000
     c.checkpoint.keep_every_images = 0
