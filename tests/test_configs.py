@@ -36,13 +36,15 @@ ARGUMENTS = {
     "edm2/imagenet512.py": ["XXS", "XS", "S", "M", "L", "XL", "XXL"],
     "edm2/imagenet64.py": ["XS", "S", "M", "L", "XL"],
 }
-# Rows whose shrunken run, or whose full-size step, is that of another row.
+# Rows that differ from a tested one in numbers or depth alone: their proofs are marked slow.
 SAME_SHRUNKEN = re.compile(
     r"edm2/imagenet512.py:(XXS|XS|L|XL|XXL)$|edm2/imagenet64.py:[^S]|edm/cifar10.py:[BCE]|"
-    r"edm/cifar10.py:.*-uncond|edm/faces64.py:afhqv2|deep|ve256.py:[^c]|ve1024.py:f"
+    r"edm/cifar10.py:.*-uncond|edm/faces64.py:afhqv2|edm/faces64.py:.*-ve|"
+    r"score_sde/.*(deep|subvp)|ve256.py:[^c]|ve1024.py:f|cifar10.py:(ddpmpp|ncsnpp-cont)"
 )
 SAME_STEP = re.compile(
-    r"edm/cifar10.py:[BDE]|edm/faces64.py:afhqv2|ve256.py:[^c]|ve1024.py:f|score_sde/.*-subvp$"
+    r"edm2/.*:(XXS|S|M|L|XL)$|edm/cifar10.py:[BDE]|edm/cifar10.py:.*-uncond|edm/faces64.py:afhqv2|"
+    r"ve256.py:[^c]|ve1024.py:f|score_sde/.*(subvp|deep-vp)$|cifar10.py:ncsnpp-cont"
 )
 SHARED = {
     "base.py",
@@ -68,7 +70,15 @@ def full(spec: str, **overrides) -> dict:
     return resolve(read_file(f"{ROOT}/{spec}"), overrides.items(), expand_run)
 
 
-@pytest.mark.parametrize("spec", [spec for spec in CONFIGS if not SAME_STEP.search(spec)])
+def but_slow(same: re.Pattern) -> list:
+    """Returns all configs, those of the pattern marked slow."""
+    return [
+        pytest.param(spec, marks=pytest.mark.slow) if same.search(spec) else spec
+        for spec in CONFIGS
+    ]
+
+
+@pytest.mark.parametrize("spec", but_slow(SAME_STEP))
 def test_full_size_step_has_consistent_shapes(spec):
     run = build_run(full(spec))
     mesh = run.mesh.build(jax.devices()[:1])
@@ -198,7 +208,7 @@ def shrunken(config: dict, root: Path) -> dict:
     return small
 
 
-@pytest.mark.parametrize("spec", [spec for spec in CONFIGS if not SAME_SHRUNKEN.search(spec)])
+@pytest.mark.parametrize("spec", but_slow(SAME_SHRUNKEN))
 def test_runs_shrunken(spec, tiny_data, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     overrides = flags(shrunken(full(spec), tiny_data))
