@@ -42,12 +42,12 @@ def get_config(arg: str = "ncsnpp-deep"):
     c = recipe.get_base(128, steps, ema=0.999 if is_ve else 0.9999)
     model = dict(name="unet", variant=variant, dropout=0.1, center=is_ve)
     task = dict(name="diffusion", model=model, image=(32, 32, 3))
+    predictor = "ancestral" if discrete else "euler_maruyama"
     if is_ve:
         c.task = recipe.ve(task, sigma_max=50.0, snr=0.16, discrete=discrete)
     elif process == "subvp":
         c.task = recipe.subvp(task)
     else:
-        predictor = "ancestral" if discrete else "euler_maruyama"
         c.task = recipe.vp(task, predictor=predictor, discrete=discrete)
     c.data.main = dict(source=dict(name="tfds", dataset="cifar10", label=""), batch=128, flip=True)
     c.target = dict(dataset="cifar10 32x32, train", source=source, guidance=1.0)
