@@ -38,6 +38,7 @@ ARGUMENTS = {
 }
 # Rows that differ from a tested one in numbers or depth alone: their proofs are marked slow.
 SAME_SHRUNKEN = re.compile(
+    r"dit/imagenet(256|512).py:(?!S/2|XL/2)|sit_imagenet256.py:(B|L)|"
     r"edm2/imagenet512.py:(XXS|XS|L|XL|XXL)$|edm2/imagenet64.py:[^S]|edm/cifar10.py:[BCE]|"
     r"edm/cifar10.py:.*-uncond|edm/faces64.py:afhqv2|edm/faces64.py:.*-ve|"
     r"score_sde/.*(deep|subvp)|ve256.py:[^c]|ve1024.py:f|cifar10.py:(ddpmpp|ncsnpp-cont)"
