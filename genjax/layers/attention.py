@@ -111,9 +111,9 @@ class SelfAttention(nn.Module):
     """[b, l, d] -> [b, l, d]: one fused q|k|v product, attention over `heads`, output product.
 
     The fused kernel [d, 3, heads, head dim] starts with the bound of a d x 3d matrix unless
-    `qkv_init` says otherwise, its bias at 0 unless `qkv_bias_init` does; `out_init` is for the
-    output product. `qk_norm` normalises q and k over the head dimension (RMS, learned scale shared
-    by the heads).
+    `qkv_init` says otherwise, its bias (none without `qkv_bias`) at 0 unless `qkv_bias_init` does;
+    `out_init` is for the output product. `qk_norm` normalises q and k over the head dimension (RMS,
+    learned scale shared by the heads).
     """
 
     heads: int
@@ -122,6 +122,7 @@ class SelfAttention(nn.Module):
     qkv_init: Initializer | None = None
     out_init: Initializer | None = None
     qkv_bias_init: Initializer = zeros
+    qkv_bias: bool = True
     dtype: str = "float32"
 
     @nn.compact
@@ -131,6 +132,7 @@ class SelfAttention(nn.Module):
             (3, self.heads, width // self.heads),
             ("embed", None, "heads", "kv"),
             kernel_init=self.qkv_init,
+            use_bias=self.qkv_bias,
             bias_init=self.qkv_bias_init,
             dtype=self.dtype,
             name="qkv",

@@ -1,7 +1,7 @@
 """Networks, one family a file; `MODELS` names those that a config can choose."""
 
 from genjax.core.registry import Registry
-from genjax.models import classifier, dit, edm2, unet, vae, wide_resnet
+from genjax.models import classifier, dit, edm2, unet, uvit, vae, wide_resnet
 
 MODELS = Registry(
     "network",
@@ -11,6 +11,7 @@ MODELS = Registry(
         "edm2_denoiser": edm2.EDM2Denoiser,
         "classifier": classifier.ConvClassifier,
         "unet": unet.UNet,
+        "uvit": uvit.UViT,
         "kl_vae": vae.KLVAE,
         "wide_resnet": wide_resnet.WideResNet,
     },
@@ -19,6 +20,7 @@ MODELS = Registry(
         "edm2": edm2.VARIANTS,
         "edm2_denoiser": edm2.VARIANTS,
         "unet": unet.VARIANTS,
+        "uvit": uvit.VARIANTS,
         "kl_vae": vae.VARIANTS,
         "wide_resnet": wide_resnet.VARIANTS,
     },

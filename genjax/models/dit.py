@@ -194,6 +194,11 @@ class DiT(nn.Module):
         out = unpatchify(out.astype(jnp.float32), self.patch, rows, cols)
         return (out, {name: kept[i] for name, i in wanted.items()}) if wanted else out
 
+    def num_blocks(self, shape: Sequence[int]) -> int:
+        """Returns the length of `block_mask`: every block can be left out."""
+        del shape
+        return self.depth
+
     def positions(self, rows: int, cols: int) -> np.ndarray:
         """Returns the fixed position table, float32 [rows * cols, width], tokens row-major."""
         return sincos_2d(self.width, rows, cols)

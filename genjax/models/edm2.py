@@ -91,13 +91,38 @@ class EDM2UNet(nn.Module):
 
     @property
     def block_names(self) -> tuple[str, ...]:
-        """Names of all blocks: the order of `block_mask`, and what features may ask for."""
+        """Names of all blocks, in order: what features may ask for."""
         return tuple(name for run in self.runs for name in run.names)
+
+    @property
+    def unit_names(self) -> tuple[str, ...]:
+        """The order of `block_mask`: residual branches and attentions, as computed."""
+        return tuple(
+            unit
+            for run in self.runs
+            for name in run.names
+            for unit in (name, f"{name}_attention")[: run.units]
+        )
+
+    def num_blocks(self, shape: Sequence[int]) -> int:
+        """Returns the length of `block_mask`, whatever the images' size."""
+        del shape
+        return len(self.unit_names)
 
     @property
     def skip_names(self) -> tuple[str, ...]:
         """What leaves a skip, in the order of `skip_scale`: the input, then encoder blocks."""
         return ("enc0_conv", *(name for name in self.block_names if name.startswith("enc")))
+
+    @property
+    def num_skips(self) -> int:
+        """The length of `skip_scale`."""
+        return len(self.skip_names)
+
+    @property
+    def skip_scales(self) -> tuple[str, ...]:
+        """The names of the inputs that scale skips, see `__call__`."""
+        return ("skip_scale",)
 
     @nn.compact
     def __call__(
@@ -114,8 +139,9 @@ class EDM2UNet(nn.Module):
 
         x: [b, h, w, C], of unit variance (c_in x); time: [b], c_noise = ln(sigma)/4; cond:
         {"label": int32 [b]}, the labels, or None (no label). `train` turns dropout on.
-        inputs: "skip_scale" [n], a factor of every skip (`skip_names`); "block_mask" [m]: blocks
-        (`block_names`) whose entry is not above 0 keep only x's own path.
+        inputs: "skip_scale" [n], a factor of every skip (`skip_names`) before it is joined;
+        "block_mask" [m]: branches (`unit_names`) whose entry is not above 0 are not computed: a
+        block keeps only x's own path, an attention its input.
         features: names of blocks, for what leaves them [b, h', w', c]; "mid": what leaves the
         bottom; "logvar": the learned ln of the weighted error, float32 [b]. Then returns
         (F, {name: feature}).
@@ -139,13 +165,14 @@ class EDM2UNet(nn.Module):
                 if scales is not None:
                     each["scale"] = jnp.asarray(scales)[len(skips) : len(skips) + count][::-1]
             if masks is not None:
-                each["active"] = jnp.asarray(masks)[done : done + count]
+                n = count * run.units
+                each["active"] = jnp.asarray(masks)[done : done + n].reshape(count, run.units)
+                done += n
             encoder = not run.shape.decoder
             h, kept = self._run(run, encoder or bool(wanted & set(run.names)), train)(h, each, emb)
             if kept is not None:
                 found |= {name: kept[i] for i, name in enumerate(run.names) if name in wanted}
                 skips += list(kept) if encoder else []
-            done += count
 
         gain = self.param("out_gain", named(zeros, ()), (), jnp.float32)
         out = MPConv(channels, axis=None, dtype=self.dtype, name="out_conv")(h, gain)

@@ -43,6 +43,11 @@ class Run:
     names: tuple[str, ...]
 
     @property
+    def units(self) -> int:
+        """Branches of a block that can be left out: the residual one, and attention."""
+        return 1 + self.shape.attention
+
+    @property
     def name(self) -> str:
         """The name of the run's parameters: the block's, or "first_to_last-number"."""
         first, last = self.names[0], self.names[-1]
@@ -94,8 +99,9 @@ class Block(nn.Module):
     """x resampled and joined by its skip, plus a modulated residual branch, plus attention.
 
     x: [b, h, w, c]; `each`: what differs in a run: "skip" [b, h, w, s], "scale" (a scalar factor
-    of the skip) and "active" (at 0 or below, only x's own path is left: resampling, joining and
-    the change of channels); emb: float32 [b, d]. Returns (x, x if `keep` else None).
+    of the skip) and "active" [1 or 2], for the residual branch and for attention: at 0 or below, a
+    branch is left out (of the first, x's own path stays: resampling, joining and the change of
+    channels); emb: float32 [b, d]. Returns (x, x if `keep` else None).
     """
 
     shape: Shape
@@ -112,7 +118,7 @@ class Block(nn.Module):
         if "skip" in each:
             skip = each["skip"]
             if "scale" in each:
-                skip = skip * each["scale"].astype(skip.dtype)
+                skip = (skip.astype(jnp.float32) * each["scale"]).astype(skip.dtype)
             x = mp_cat(x, skip)
         x = _resample(x, shape.resample)
         path = x
@@ -120,14 +126,19 @@ class Block(nn.Module):
             path = MPLinear(shape.out, (None, "channels"), self.dtype, name="skip")(x)
         if not shape.decoder:
             x = path = normalize(path)
-        if "active" in each:
-            y = nn.cond(each["active"] > 0, Block._rest, lambda _, x, p, e: p, self, x, path, emb)
-        else:
-            y = self._rest(x, path, emb)
+        y = self._if(each, 0, Block._residual, path, x, emb)
+        if shape.attention:
+            y = self._if(each, 1, Block._attend, y)
         y = constrain(jnp.clip(y, -_CLIP, _CLIP), ("batch", "height", "width", None))
         return y, y if self.keep else None
 
-    def _rest(self, x: Array, path: Array, emb: Array) -> Array:
+    def _if(self, each: dict[str, Array], i: int, branch, x: Array, *args) -> Array:
+        """Returns the branch's sum with x, or x where the branch is left out."""
+        if "active" not in each:
+            return branch(self, x, *args)
+        return nn.cond(each["active"][i] > 0, branch, lambda _, x, *args: x, self, x, *args)
+
+    def _residual(self, path: Array, x: Array, emb: Array) -> Array:
         out = self.shape.out
         y = MPConv(out, dtype=self.dtype, name="conv0")(mp_silu(x))
         gain = self.param("emb_gain", named(zeros, ()), (), jnp.float32)
@@ -135,8 +146,7 @@ class Block(nn.Module):
         y = mp_silu(y * c[:, None, None])
         y = nn.Dropout(self.dropout, deterministic=not self.train)(y)
         y = MPConv(out, dtype=self.dtype, name="conv1")(y)
-        y = mp_sum(path, y, _BALANCE)
-        return mp_sum(y, self._attend(y), _BALANCE) if self.shape.attention else y
+        return mp_sum(path, y, _BALANCE)
 
     def _attend(self, x: Array) -> Array:
         b, h, w, c = x.shape
@@ -145,7 +155,8 @@ class Block(nn.Module):
         qkv = normalize(qkv.reshape(b, h * w, heads, self.head_channels, 3), axis=-2)
         q, k, v = (qkv[..., i] for i in range(3))
         y = attention(q, k, v, implementation=self.attention).reshape(b, h * w, c)
-        return MPLinear(c, ("heads", None), self.dtype, name="proj")(y).reshape(b, h, w, c)
+        y = MPLinear(c, ("heads", None), self.dtype, name="proj")(y).reshape(b, h, w, c)
+        return mp_sum(x, y, _BALANCE)
 
 
 def _resample(x: Array, how: str) -> Array:

@@ -22,6 +22,7 @@ from genjax.models.unet_blocks import (
     EMBEDDINGS,
     GRID,
     KINDS,
+    PARTIAL_SCALES,
     Block,
     Conditioning,
     Head,
@@ -34,6 +35,7 @@ from genjax.models.unet_variants import VARIANTS as VARIANTS
 from genjax.parallel.rules import constrain
 
 _PYRAMIDS = ("none", "skip", "residual")
+_NUMBERED = ("enc", "skip", "backbone", "dec")
 
 
 class UNet(nn.Module):
@@ -129,6 +131,15 @@ class UNet(nn.Module):
         """The length of `skip_scale`: the input and every encoder block leave a skip."""
         return len(self.channel_mult) * (self.blocks + 1)
 
+    @property
+    def skip_scales(self) -> tuple[str, ...]:
+        """The names of the inputs that scale skips, see `__call__`."""
+        return ("skip_scale", *sorted(PARTIAL_SCALES))
+
+    def num_blocks(self, shape: Sequence[int]) -> int:
+        """Returns the length of `block_mask` for images [h, w, c]."""
+        return len(self.unit_names(shape[0]))
+
     def filter_kernel(self) -> np.ndarray:
         """Returns the resampling filter in two dimensions, float32 [n, n], with sum 1."""
         return resample.kernel(tuple(self.resample_filter))
@@ -173,12 +184,15 @@ class UNet(nn.Module):
         x: [b, h, w, C]; time: [b], what the embedding sees; cond: {"label": int32 [b], "augment":
         float32 [b, augment]}, each optional, the labels alone, or None. `train` turns dropout on.
         inputs: "skip_scale" [num_skips], a factor on every skip before its concatenation, in the
-        order of the encoder (first the input's); "block_mask" [n], in the order of `unit_names`:
+        order of the encoder (first the input's); "skip_shortcut_scale", "skip_norm_scale", the
+        same for the skip's part of the block's shortcut alone, and of its first normalisation's
+        output alone; "block_mask" [n], in the order of `unit_names`:
         a branch whose entry is not above 0 is not computed and counts as 0, so that its block
         keeps its shortcut (with resampling and 1x1 convolution), an attention its input.
         features: "enc_i", what the encoder leaves (from 0, the input's first), "skip_i", the same
-        as the decoder concatenates it (scaled), "mid", what leaves the bottom blocks, "dec_i",
-        what leaves the decoder's block i; then returns (output, {name: [b, h', w', c]}).
+        as the decoder concatenates it (scaled), "backbone_i", what it is concatenated to, "mid",
+        what leaves the bottom blocks, "dec_i", what leaves the decoder's block i; then returns
+        (output, {name: [b, h', w', c]}).
         Raises `ValueError` for sides that the levels do not divide and unknown features.
         """
         b, height, width, channels = x.shape
@@ -196,16 +210,18 @@ class UNet(nn.Module):
             each = {}
             if run.shape.skip:
                 taken = [skips.pop() for _ in run.names]
-                if scales is not None:
-                    factors = [scales[len(skips) + len(taken) - 1 - i] for i in range(len(taken))]
-                    taken = [s * jnp.asarray(f, s.dtype) for s, f in zip(taken, factors)]
                 last = len(skips) + len(taken) - 1
+                if scales is not None:  # in float32: bfloat16 has no 0.97
+                    taken = [_times(s, scales[last - i]) for i, s in enumerate(taken)]
                 found |= {f"skip_{last - i}": s for i, s in enumerate(taken)}
                 each["skip"] = jnp.stack(taken)
+                for key in PARTIAL_SCALES & set(inputs):
+                    each[key] = jnp.asarray(inputs[key])[len(skips) : last + 1][::-1]
             if masks is not None and not self._is_conv(run):
                 n = len(run.names) * run.units
                 each["active"] = jnp.asarray(masks)[done : done + n].reshape(-1, run.units)
                 done += n
+            arrived = h
             h, kept = self._run(run, style, h, each, emb, bool(features))
             if run.shape.resample == "down":
                 h, pyramid = self._pyramid_in(run, style, h, pyramid)
@@ -217,6 +233,8 @@ class UNet(nn.Module):
                 found["mid"] = h
             elif run.shape.skip:
                 found |= {f"dec_{outputs + i}": s for i, s in enumerate(kept)}
+                joined = zip(range(len(skips) + len(kept) - 1, -1, -1), [arrived, *kept[:-1]])
+                found |= {f"backbone_{i}": s for i, s in joined}
                 outputs += len(kept)
             if run.part == "dec" and (following is None or following.level != run.level):
                 h, image = self._pyramid_out(run.level, style, h, image, channels)
@@ -327,11 +345,12 @@ class UNet(nn.Module):
                 f"must be divisible by {factor}"
             )
         n = self.num_skips
-        known = {f"{kind}_{i}" for kind in ("enc", "skip", "dec") for i in range(n)} | {"mid"}
+        known = {f"{kind}_{i}" for kind in _NUMBERED for i in range(n)} | {"mid"}
         for name in features:
             if name not in known:
                 raise ValueError(
-                    f"features: {name!r} is none of mid, enc_i, skip_i and dec_i with i < {n}"
+                    f"features: {name!r} is none of mid, {', '.join(f'{k}_i' for k in _NUMBERED)} "
+                    f"with i < {n}"
                 )
 
     def forward_flops(self, shape: Sequence[int]) -> float:
@@ -340,3 +359,7 @@ class UNet(nn.Module):
         Convolutions (those of resampling too) and products, with attention's.
         """
         return forward_flops(self, shape)
+
+
+def _times(x: Array, factor: Array) -> Array:
+    return (x.astype(jnp.float32) * factor).astype(x.dtype)

@@ -29,6 +29,8 @@ GRID = ("batch", "height", "width", None)
 KINDS = ("biggan", "ddpm", "adm")
 Embedding = Literal["fourier", "sin_cos", "cos_sin"]
 EMBEDDINGS = ("fourier", "sin_cos", "cos_sin")
+# Factors on the skip in one of the two paths that read it.
+PARTIAL_SCALES = frozenset({"skip_shortcut_scale", "skip_norm_scale"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,9 +128,11 @@ class Shape:
 class Block(nn.Module):
     """A residual block and, if its shape says so, self-attention over all pixels.
 
-    x: [b, h, w, c]; `each`: what differs along a scan: "skip" [b, h, w, s], concatenated to x, and
-    "active" [1 or 2], one number for the residual branch and one for the attention: where it is
-    not above 0 the branch counts as 0; emb: float32 [b, d]. Returns (x, x if `keep` else None).
+    x: [b, h, w, c]; `each`: what differs along a scan: "skip" [b, h, w, s], concatenated to x,
+    "skip_shortcut_scale" and "skip_norm_scale", factors on its channels where the shortcut reads
+    them and after the first normalisation, and "active" [1 or 2], one number for the residual
+    branch and one for the attention: where it is not above 0 the branch counts as 0; emb: float32
+    [b, d]. Returns (x, x if `keep` else None).
     """
 
     shape: Shape
@@ -140,17 +144,25 @@ class Block(nn.Module):
         style, active = self.style, each.get("active")
         if "skip" in each:
             x = jnp.concatenate([x, each["skip"]], axis=-1)
-        shortcut = self._shortcut(x)
-        x = style.join(shortcut, self._branch(Block._residual, active, 0, shortcut, x, emb))
+        shortcut = self._shortcut(self._scaled(x, each.get("skip_shortcut_scale")))
+        scale = each.get("skip_norm_scale")
+        x = style.join(shortcut, self._branch(Block._residual, active, 0, shortcut, x, emb, scale))
         if self.shape.attention:
             x = style.join(x, self._branch(Block._attend, active, 1, x, x, emb))
         x = constrain(x, GRID)
         return x, x if self.keep else None
 
-    def _branch(self, branch, active: Array | None, i: int, like: Array, x: Array, emb: Array):
+    def _branch(self, branch, active: Array | None, i: int, like: Array, *args):
         if active is None:
-            return branch(self, x, emb)
-        return nn.cond(active[i] > 0, branch, lambda _, x, emb: jnp.zeros_like(like), self, x, emb)
+            return branch(self, *args)
+        return nn.cond(active[i] > 0, branch, lambda *_: jnp.zeros_like(like), self, *args)
+
+    def _scaled(self, x: Array, scale: Array | None) -> Array:
+        """Returns x with the skip's channels, its last, times `scale`."""
+        if scale is None:
+            return x
+        is_skip = jnp.arange(x.shape[-1]) >= x.shape[-1] - self.shape.skip
+        return (x.astype(jnp.float32) * jnp.where(is_skip, scale, 1.0)).astype(x.dtype)
 
     def _shortcut(self, x: Array) -> Array:
         shape = self.shape
@@ -167,9 +179,9 @@ class Block(nn.Module):
         down = self.shape.resample == "down"
         return (resample.downsample if down else resample.upsample)(x, self.style.taps)
 
-    def _residual(self, x: Array, emb: Array) -> Array:
+    def _residual(self, x: Array, emb: Array, skip_scale: Array | None) -> Array:
         style, features, d = self.style, self.shape.features, emb.shape[-1]
-        h = nn.silu(style.norm(x, "norm0")).astype(style.dtype)
+        h = nn.silu(self._scaled(style.norm(x, "norm0"), skip_scale)).astype(style.dtype)
         h = style.conv(features, x.shape[-1], name="conv0")(self._resample(h))
         if style.is_adm:
             affine = style.linear((2, features), d, ("embed", None, "channels"), name="affine")(emb)

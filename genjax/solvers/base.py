@@ -139,10 +139,10 @@ def standard_normal(keys: Array, x: Array) -> Array:
 def at(row: Row, suffix: str) -> dict[str, Any]:
     """Returns the row as `predict` must see it at another time of the same step.
 
-    `at(row, "_next")` evaluates at row["t_next"] with the guidance weight of that time,
-    `at(row, "_2")` at the second stage's. Network inputs are the step's.
+    `at(row, "_next")` evaluates at row["t_next"] with the guidance weight and the network inputs of
+    that time, `at(row, "_2")` at the second stage's; where there are none, with the step's.
     """
-    moved = {k: row[k + suffix] for k in ("t", "w") if k + suffix in row}
+    moved = {k: row[k + suffix] for k in ("t", "w", "inputs") if k + suffix in row}
     return {**row, **moved}
 
 

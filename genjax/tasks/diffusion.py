@@ -24,6 +24,7 @@ from genjax.solvers import GRIDS, GUIDANCES, SOLVERS, Solver, noise, solve
 from genjax.solvers.base import Predict
 from genjax.solvers.impose import Imposed, Known
 from genjax.solvers.likelihood import dequantise
+from genjax.solvers.network_inputs import INPUTS
 from genjax.tasks.codec import CODECS, Identity
 
 
@@ -36,6 +37,7 @@ class SamplerSettings:
     guidance: Any = choice(
         GUIDANCES, {"name": "none"}, "how conditional and null predictions combine"
     )
+    inputs: Any = choice(INPUTS, {"name": "none"}, "what the network is given beside x and t")
     steps: int = option(50, "solver steps")
 
     def __post_init__(self):
@@ -237,6 +239,7 @@ class Diffusion:
                 "sampler.guidance.interval: an adaptive solver chooses its own times, so its "
                 "guidance weight must be the same at all; leave the interval out"
             )
+        rows = self.sampler.inputs.rows(self.process, self.model, self.shape, rows)
         return self.sampler.guidance.rows(self.process, rows)
 
     @property

@@ -161,17 +161,17 @@ def reference(variables, x, c_noise, y, module, scale=None, mask=None):
             r = conv(silu(a), q["conv0"]["kernel"])
             r = silu(r * (1 + q["emb_gain"] * (emb @ used(q["emb"]["kernel"]))))
             out = merge(path, conv(r, q["conv1"]["kernel"]))
-            if "qkv" in q:
-                tokens = out.reshape(-1, out.shape[-1])
-                qkv = (tokens @ used(q["qkv"]["kernel"])).reshape(
-                    len(tokens), -1, module.head_channels, 3
-                )
-                u, k, v = np.moveaxis(norm(qkv, 2), 3, 0)
-                logits = np.einsum("lhd,mhd->hlm", u, k) / np.sqrt(module.head_channels)
-                weight = np.exp(logits)
-                weight /= weight.sum(-1, keepdims=True)
-                seen = np.einsum("hlm,mhd->lhd", weight, v).reshape(tokens.shape)
-                out = merge(out, (seen @ used(q["proj"]["kernel"])).reshape(out.shape))
+        if "qkv" in q and (mask is None or mask[f"{name}_attention"]):
+            tokens = out.reshape(-1, out.shape[-1])
+            qkv = (tokens @ used(q["qkv"]["kernel"])).reshape(
+                len(tokens), -1, module.head_channels, 3
+            )
+            u, k, v = np.moveaxis(norm(qkv, 2), 3, 0)
+            logits = np.einsum("lhd,mhd->hlm", u, k) / np.sqrt(module.head_channels)
+            weight = np.exp(logits)
+            weight /= weight.sum(-1, keepdims=True)
+            seen = np.einsum("hlm,mhd->lhd", weight, v).reshape(tokens.shape)
+            out = merge(out, (seen @ used(q["proj"]["kernel"])).reshape(out.shape))
         left[name] = np.clip(out, -256, 256)
         return left[name]
 
@@ -216,9 +216,9 @@ def test_skip_scales_and_masks_are_those_of_the_equations_in_every_place():
     apply = functools.partial(jitted(TINY), variables, x, t, y)
     rng = np.random.default_rng(2)
     scale = rng.uniform(0.5, 1.5, len(TINY.skip_names)).astype(np.float32)
-    mask = rng.permutation([1.0, 0.0] * (len(TINY.block_names) // 2)).astype(np.float32)
+    mask = (rng.random(len(TINY.unit_names)) < 0.5).astype(np.float32)
     named_scale = dict(zip(TINY.skip_names, scale))
-    named_mask = dict(zip(TINY.block_names, mask > 0))
+    named_mask = dict(zip(TINY.unit_names, mask > 0))
     args = variables, np.asarray(x[0]), float(t[0]), int(y[0]), TINY
     ones = {"skip_scale": np.ones_like(scale), "block_mask": np.ones_like(mask)}
     found = apply(ones | {"skip_scale": scale})

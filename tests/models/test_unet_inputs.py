@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from genjax.core.tree import flatten, nested
 from genjax.models import MODELS
+from genjax.models.unet_blocks import Block, Shape
 from genjax.weights.layout import parameter_shapes
 
 TINY = {"channels": 16, "channel_mult": (1, 2), "blocks": 2, "attention": (4,)}
@@ -76,7 +78,9 @@ def test_features_are_what_the_network_computes(case):
     )
     np.testing.assert_allclose(found["enc_0"], first + p["bias"], atol=1e-5)
     for wrong in ("enc_6", "block_0", "skip_"):
-        with pytest.raises(ValueError, match="is none of mid, enc_i, skip_i and dec_i with i < 6"):
+        with pytest.raises(
+            ValueError, match="is none of mid, enc_i, skip_i, backbone_i, dec_i with"
+        ):
             module.apply(variables, x, t, features=(wrong,))
 
 
@@ -99,6 +103,72 @@ def test_skip_scales_reach_the_decoder_from_their_skip_on(case):
         # The input's skip, the first, is the last that the decoder takes.
         assert moved == {f"dec_{j}" for j in range(n - 1 - i, n)}
         assert np.abs(found["out"] - plain["out"]).max() > 1e-4
+
+
+def folded(variables, module, rho, key):
+    """Returns the parameters that do to the skips' part of one path what the input `key` does."""
+    flat = {k: np.array(v) for k, v in flatten(variables["params"]).items()}
+    taken = module.num_skips
+    for run in module.runs(8):
+        for i in range(len(run.names) if run.shape.skip else 0):
+            taken -= 1
+            at, arrived = (i if len(run.names) > 1 else slice(None)), run.shape.inputs
+            if key == "skip_shortcut_scale":
+                kernel = flat[f"{run.name}/skip/kernel"][at].reshape(-1, *flat_shape(run))
+                kernel[..., arrived:, :] *= rho[taken]
+            else:
+                for leaf in ("scale", "bias"):
+                    flat[f"{run.name}/norm0/{leaf}"][at][arrived:] *= rho[taken]
+    return {"params": nested(flat)}
+
+
+def flat_shape(run):
+    return run.shape.inputs + run.shape.skip, run.shape.features
+
+
+@pytest.mark.parametrize("key", ["skip_shortcut_scale", "skip_norm_scale"])
+@pytest.mark.parametrize("variant", ["edm-ncsnpp", "adm-64"])
+def test_a_scale_of_one_path_is_a_scale_of_that_paths_weights(variant, key):
+    module = build(variant)
+    variables = filled(module)
+    x, t = batch()
+    rho = np.linspace(0.3, 0.9, module.num_skips, dtype=np.float32)
+    found = apply(module, variables, x, t, inputs={key: rho})
+    want = apply(module, folded(variables, module, rho, key), x, t)
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
+    assert np.abs(found - apply(module, variables, x, t)).max() > 1e-3
+
+
+def test_group_norm_hides_a_skips_scale_where_no_group_straddles(case):
+    # 32 groups of skip_tuning.md section 3: here a group is 4 channels of 16 | 16, 32 | 32.
+    block = Block(Shape(96, 96, 96, "none", False), build("adm-64")._style(False), False)
+    rng = np.random.default_rng(0)
+    u, d = rng.standard_normal((2, 2, 8, 8, 96), dtype=np.float32)
+    emb = jnp.zeros((2, 8))
+    variables = block.init(jax.random.key(0), u, {"skip": d}, emb)
+    kernel = rng.standard_normal(variables["params"]["conv1"]["kernel"].value.shape) * 0.05
+    params = nn.unbox(variables)["params"]
+    params["conv1"]["kernel"] = jnp.asarray(kernel, jnp.float32)  # adm starts at 0
+
+    def out(skip):
+        return block.apply({"params": params}, u, {"skip": skip}, emb)[0]
+
+    change = out(0.5 * d) - out(d)
+    projection = params["skip"]["kernel"].reshape(192, 96)[96:]
+    np.testing.assert_allclose(change, -0.5 * d @ projection, atol=2e-4)
+
+
+def test_backbone_is_what_each_skip_is_joined_to(case):
+    module, variables = case
+    x, t = batch()
+    names = [f"{kind}_{i}" for kind in ("backbone", "dec") for i in range(module.num_skips)]
+    _, found = apply(module, variables, x, t, features=["mid", *names])
+    n = module.num_skips
+    # Within a level what a decoder block leaves is what the next one is joined with.
+    np.testing.assert_array_equal(found[f"backbone_{n - 1}"], found["mid"])
+    for i in (1, 2, 4, 5):
+        np.testing.assert_array_equal(found[f"backbone_{n - 1 - i}"], found[f"dec_{i - 1}"])
+    assert found[f"backbone_{n - 1 - 3}"].shape[1] == 8  # after the upsampling block
 
 
 def without(variables, module, unit):
