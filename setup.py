@@ -24,6 +24,7 @@ setup(
         "tensorboardX",
         "scikit-learn",
         "pillow",
+        "matplotlib",
         "rich",
         "fsspec",
         "numpy>=2",

@@ -26,7 +26,9 @@ MAY_IMPORT = {
     "training": {"core", "parallel", "checkpoint"},
     "data": {"core"},
     "evaluation": {"core", "models", "parallel"},
-    "cli": _NUMERICAL | {"weights", "tasks", "checkpoint", "training", "data", "evaluation"},
+    "scaling": {"core", "parallel", "checkpoint", "training", "evaluation"},
+    "cli": _NUMERICAL
+    | {"weights", "tasks", "checkpoint", "training", "data", "evaluation", "scaling"},
 }
 # Library -> the only rooms that may import it.
 FENCES = {

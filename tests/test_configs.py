@@ -13,6 +13,8 @@ from configs.score_sde import cifar10 as score_sde_cifar10
 from genjax.cli.config import read_file, resolve
 from genjax.cli.main import main
 from genjax.cli.schema import build_run, expand_run
+from genjax.cli.trials import SearchRun
+from genjax.core.registry import construct, expand
 from genjax.data import array_record
 from genjax.models.vae import KLVAE
 from genjax.training.state import planned, transforms
@@ -58,7 +60,7 @@ SHARED = {
 FILES = sorted(
     str(p.relative_to(ROOT / "configs"))
     for p in (ROOT / "configs").rglob("*.py")
-    if str(p.relative_to(ROOT / "configs")) not in SHARED
+    if str(p.relative_to(ROOT / "configs")) not in SHARED and p.parent.name != "search"
 )
 CONFIGS = [
     f"configs/{file}" + (f":{arg}" if arg else "")
@@ -216,3 +218,9 @@ def test_runs_shrunken(spec, tiny_data, tmp_path, capsys, monkeypatch):
     code = main(["train", "--config", spec, "--workdir", str(tmp_path / "run"), *overrides])
     assert code == 0, capsys.readouterr().err
     assert list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "search").glob("*.py")))
+def test_configs_of_searches_are_whole(path):
+    full = expand(SearchRun, read_file(str(path)), "config")
+    assert construct(SearchRun, full).reference

@@ -100,7 +100,7 @@ def resolve(config: Mapping, overrides: Iterable[tuple[str, str]], expand) -> di
     while True:
         trial = plain(config)
         for key, value in values:
-            _assign(trial, key, value)
+            assign(trial, key, value)
         try:
             return expand(trial)
         except UserError as error:
@@ -124,7 +124,11 @@ def literal(text: str) -> Any:
         return text
 
 
-def _assign(config: dict, key: str, value: Any) -> None:
+def assign(config: dict, key: str, value: Any) -> None:
+    """Sets the dotted `key` in nested dicts; another `name` drops the fields of the former choice.
+
+    Raises `UserError` where a section of the key is a value.
+    """
     node, parts = config, key.split(".")
     for i, part in enumerate(parts[:-1]):
         child = node.get(part)

@@ -144,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
             settings=Settings(
                 seed=args.seed,
                 batch=args.batch,
-                cache=_cache(args.cache),
+                cache=statistics_cache(args.cache),
                 note=note,
                 target=_target(config),
                 advance=bars.advance,
@@ -306,7 +306,8 @@ def _target(config: dict | None) -> dict:
     return target if target.get("value") is not None else {}
 
 
-def _cache(given: str | None) -> Path | None:
+def statistics_cache(given: str | None) -> Path | None:
+    """Returns the folder of reference statistics: the user's cache, `given`, or None for "none"."""
     if given == "none":
         return None
     if given:

@@ -1,8 +1,10 @@
 """`genjax.load(PATH)`: a trained or converted model as an object with `sample` and `denoise`."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from genjax.checkpoint import Checkpoints, Workdir
+from genjax.cli.config import assign, flat, plain
 from genjax.cli.schema import build_run, expand_run
 from genjax.cli.workdir import read_config
 from genjax.core.arrays import Array, Tree
@@ -20,18 +23,22 @@ from genjax.models.edm2 import EDM2Denoiser
 from genjax.parallel import MeshSpec, replicated
 from genjax.solvers import GUIDANCES, SOLVERS
 from genjax.tasks import Diffusion
+from genjax.tasks.diffusion import SamplerSettings
 from genjax.tasks.generate import Generator, labels_for
 from genjax.training.ema import Power
 from genjax.training.posthoc import gamma_of, profile, reconstruct
 from genjax.training.state import place
 from genjax.weights import native
 
+SCHEDULE = "genjax-schedule-1"  # format of the files that `genjax search` writes
+
 
 @dataclasses.dataclass(frozen=True)
 class Model:
     """A task with its parameters. `ema` says which weights these are ("raw": not averaged).
 
-    `mesh`: the devices, each with all parameters, over which samples are split (None: one device).
+    `mesh`: the devices, each with all parameters, over which samples are split (None: one device);
+    `sampler`: the settings behind `task.sampler`, as a config gives them.
     """
 
     task: Any
@@ -41,6 +48,7 @@ class Model:
     config: dict | None = None
     step: int | None = None
     mesh: Mesh | None = None
+    sampler: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def sample(
         self,
@@ -50,21 +58,41 @@ class Model:
         steps: int | None = None,
         guidance: float | None = None,
         solver: str | None = None,
+        schedule: str | None = None,
         seed: int = 0,
         batch: int | None = None,
     ) -> np.ndarray:
         """Returns uint8 images [num, h, w, c]; image i depends on the seed and i, not on `batch`.
 
         `labels` are repeated in turn (None: every class in turn); `steps`, `guidance` (1: none)
-        and `solver` replace those of the config. Raises `UserError` for labels out of range.
+        and `solver` replace those of the config, `schedule` (a file of `genjax search`) the whole
+        sampler. Raises `UserError` for labels out of range.
         """
-        generator = self.generator(num, steps=steps, guidance=guidance, solver=solver, batch=batch)
+        model = self if schedule is None else self.scheduled(schedule)
+        generator = model.generator(num, steps=steps, guidance=guidance, solver=solver, batch=batch)
         classes = self.labels(num, labels)
         drawn = generator(self.params, self.frozen, num=num, labels=classes, seed=seed)
         images = np.concatenate([images for images, _ in drawn])
         if generator.problem:
             raise UserError(generator.problem)
         return images
+
+    def scheduled(self, path: str) -> "Model":
+        """Returns the model with the sampler of a file that `genjax search` wrote.
+
+        Warns where the file was searched at another guidance weight than the model's own: times
+        that are best at one weight are poor at another. Raises `UserError` for another kind of
+        file.
+        """
+        found = read_schedule(path)
+        settings = construct(SamplerSettings, merged(self.sampler, found, path), path)
+        theirs, ours = (getattr(s.guidance, "weight", 1.0) for s in (settings, self.task.sampler))
+        if theirs != ours:
+            print(
+                f"note: {path} was searched at guidance {theirs:g}; this model's config says "
+                f"{ours:g}. The schedule's {theirs:g} is used"
+            )
+        return dataclasses.replace(self, task=dataclasses.replace(self.task, sampler=settings))
 
     def generator(
         self, num: int, *, steps=None, guidance=None, solver=None, batch=None
@@ -131,7 +159,8 @@ def _read(path: str, ema: str | None) -> Model:
     if native.is_native(path):
         module, variables, facts = native.read_native(path)
         task = task_of_format(facts["format"], module, facts)
-        return Model(task, variables["params"], task.load_frozen(), "raw")
+        sampler = _TASKS[facts["format"]]["sampler"]
+        return Model(task, variables["params"], task.load_frozen(), "raw", sampler=sampler)
     config = read_config(Workdir(path))
     if config is None:
         raise UserError(
@@ -143,7 +172,38 @@ def _read(path: str, ema: str | None) -> Model:
         raise UserError(f"{path}: holds a {config['task']['name']}; it draws no samples")
     name = ema or default_ema(run.ema)
     params, step = read_params(path, run, name)
-    return Model(run.task, params["model"], run.task.load_frozen(), name, config, step)
+    frozen, sampler = run.task.load_frozen(), config["task"]["sampler"]
+    return Model(run.task, params["model"], frozen, name, config, step, sampler=sampler)
+
+
+def merged(sampler: Mapping, changes: Mapping, where: str) -> dict[str, Any]:
+    """Returns the sampler with changes (nested, or by dotted key), expanded and checked.
+
+    A change of a choice's name drops the fields of the former choice. Raises `UserError` for keys
+    that the sampler has not.
+    """
+    trial = plain(sampler)
+    names_first = sorted(flat(changes).items(), key=lambda item: not item[0].endswith("name"))
+    for key, value in names_first:
+        assign(trial, key, plain(value))
+    return expand(SamplerSettings, trial, where)
+
+
+def read_schedule(path: str) -> dict[str, Any]:
+    """Returns the sampler of a file that `genjax search` wrote; `UserError` for any other file."""
+    try:
+        content = json.loads(Path(path).read_text())
+        known = content["format"] == SCHEDULE
+        sampler = dict(content["sampler"])
+    except OSError as error:
+        raise UserError(f"--schedule: {path} cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--schedule: {path} is no schedule; give a schedule.json of `genjax search`"
+        ) from error
+    if not known:
+        raise UserError(f"--schedule: {path} has the format {content['format']!r}, not {SCHEDULE}")
+    return sampler
 
 
 def with_sampler(task: Diffusion, *, steps=None, guidance=None, solver=None) -> Diffusion:

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--solver", help="solver in place of the config's")
     parser.add_argument("--steps", type=int, help="solver steps in place of the config's")
     parser.add_argument("--guidance", type=float, help="guidance weight (1: none)")
+    parser.add_argument("--schedule", help="sampler of a schedule.json of `genjax search`")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
     parser.add_argument("--ema", help="EMA by name, raw, or posthoc:WIDTH (default: the first EMA)")
     parser.add_argument("--batch", type=int, default=256, help="samples at a time, on all devices")
@@ -41,10 +42,14 @@ def run(args: argparse.Namespace) -> int:
     check_out(out, args.num)
     if args.batch < 1:
         raise UserError(f"--batch: must be at least 1, not {args.batch}")
+    if args.schedule and (args.solver or args.steps):
+        raise UserError("--schedule: holds solver and steps; leave out --solver and --steps")
     if args.grid and not Path(args.grid).resolve().parent.is_dir():
         raise UserError(f"--grid: there is no folder {Path(args.grid).parent}; make it first")
     initialize()
     model = load(args.workdir, ema=args.ema)
+    if args.schedule:
+        model = model.scheduled(args.schedule)
     labels = model.labels(args.num, parse_labels(args.labels))
     generator = model.generator(
         args.num, steps=args.steps, guidance=args.guidance, solver=args.solver, batch=args.batch

@@ -70,19 +70,19 @@ def evaluate(
     data that a metric cannot use.
     """
     settings = settings or Settings()
-    _check(samples, reference, metrics, extractors)
+    check(samples, reference, metrics, extractors)
     entries: dict[str, dict] = {}
     for role in dict.fromkeys(m.extractor for m in metrics.values()):
         group = {k: m for k, m in metrics.items() if m.extractor == role}
         network = None if role is None else extractors[role]
         wanted = frozenset().union(*(m.samples for m in group.values()))
         known = frozenset().union(*(m.reference for m in group.values()))
-        real = _reference(reference, network, known, settings)
+        real = gather_reference(reference, network, known, settings)
         found, others = Evidence("none", None), []
         if samples is not None and wanted:
-            found = _gather(samples, network, wanted, settings)
+            found = gather(samples, network, wanted, settings)
             others = [_comparable(c, samples, settings.seed) for c in context]
-            others = [_gather(c, network, _possible(c, wanted), settings) for c in others]
+            others = [gather(c, network, _possible(c, wanted), settings) for c in others]
         for name, metric in group.items():
             value = metric(found, real, network, settings.seed)
             entry = _entry(name, value, metric, samples, real, network, settings)
@@ -147,7 +147,13 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     return out
 
 
-def _check(samples, reference, metrics, extractors) -> None:
+def check(
+    samples: ImageSet | None,
+    reference: Reference,
+    metrics: Mapping[str, Metric],
+    extractors: Mapping[str, Any],
+) -> None:
+    """Raises `UserError` where the metrics cannot be had of what is given."""
     if not metrics:
         raise UserError("--metrics: name at least one metric")
     for name, metric in metrics.items():
@@ -201,7 +207,7 @@ def _possible(images: ImageSet | None, wanted: frozenset[str]) -> frozenset[str]
     return wanted if known else wanted - {"labels"}
 
 
-def _gather(
+def gather(
     images: ImageSet, network: Extractor | None, wanted: frozenset[str], settings: Settings
 ) -> Evidence:
     """Returns what the metrics want to know of a set, features in one pass over its images."""
@@ -233,7 +239,7 @@ def _gather(
     )
 
 
-def _reference(
+def gather_reference(
     reference: Reference, network: Extractor | None, wanted: frozenset[str], settings: Settings
 ) -> Evidence:
     """Returns the reference's evidence; statistics from its file or the cache where possible."""
@@ -243,13 +249,13 @@ def _reference(
             _same_protocol(reference.name, given, network)
         return Evidence(reference.name, None if given is None else given.n, None, given)
     if network is None or wanted & FROM_NETWORK != {"statistics"} or settings.cache is None:
-        return _gather(images, network, wanted, settings)
+        return gather(images, network, wanted, settings)
     file = statistics.cache_file(
         settings.cache, images.fingerprint, network.name, network.hash, network.protocol
     )
     if file.is_file():
         return Evidence(images.name, images.size, images, statistics.load(file))
-    evidence = _gather(images, network, wanted, settings)
+    evidence = gather(images, network, wanted, settings)
     if evidence.statistics is not None:
         statistics.save(file, evidence.statistics)
     return evidence

@@ -56,7 +56,7 @@ class Generator:
     ):
         self.task, self.batch, self.mesh, self.rules = task, batch, mesh, rules or Rules()
         self._measured: list[dict[str, np.ndarray]] = []
-        self.rows = jax.tree.map(lambda a: np.asarray(a, _float32(a)), task.rows())
+        self.rows = on_host(task.rows())
         self._draw = jax.jit(self._images)
 
     def _images(self, params, frozen, rows, seed, indices, cond):
@@ -76,13 +76,16 @@ class Generator:
         seed: int,
         first: int = 0,
         given: Mapping[str, np.ndarray] | None = None,
+        rows: Mapping[str, Any] | None = None,
     ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Yields (uint8 images [b, h, w, c], labels [b] or None) of samples first .. num-1.
 
         `given`: further arrays [num, ...] that the task's `draw_measured` finds beside the label.
+        `rows` take the place of the task's: those of the same solver on another grid, say.
         Afterwards `evaluations` and `problem` say what the samples cost.
         """
         self._measured = []
+        rows = self.rows if rows is None else on_host(rows)
         seed_data = np.asarray(jax.random.key_data(keys.key(seed, "sample")))
         for start in range(first, num, self.batch):
             stop = min(start + self.batch, num)
@@ -91,13 +94,18 @@ class Generator:
             cond = {k: v[index] for k, v in (cond | dict(given or {})).items()}
             arrays = self._place({**cond, "index": index})
             indices = arrays.pop("index")
-            drawn = self._draw(params, frozen, self.rows, seed_data, indices, arrays or None)
+            drawn = self._draw(params, frozen, rows, seed_data, indices, arrays or None)
             if self.mesh is not None and jax.process_count() > 1:
                 drawn = multihost_utils.process_allgather(drawn, tiled=True)
             keep = stop - start
             images, measured = drawn
             self._measured.append({k: np.asarray(v)[:keep] for k, v in measured.items()})
             yield np.asarray(images)[:keep], None if labels is None else labels[start:stop]
+
+    @property
+    def compilations(self) -> int:
+        """How many programs the samples so far have needed: one, unless rows had other shapes."""
+        return self._draw._cache_size()
 
     @property
     def measures(self) -> dict[str, np.ndarray]:
@@ -142,6 +150,11 @@ class Generator:
         }
 
 
-def _float32(a) -> Any:
-    """Rows are computed in float64 on the host and cast once; integers and flags stay."""
-    return np.float32 if np.issubdtype(np.asarray(a).dtype, np.floating) else np.asarray(a).dtype
+def on_host(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the rows in float32, cast once from the host's float64; integers and flags stay."""
+
+    def cast(leaf: Any) -> np.ndarray:
+        leaf = np.asarray(leaf)
+        return leaf.astype(np.float32) if np.issubdtype(leaf.dtype, np.floating) else leaf
+
+    return jax.tree.map(cast, dict(rows))

@@ -1,0 +1,1 @@
+"""Searches over a sampler: spaces of candidates, and methods that rank them."""
