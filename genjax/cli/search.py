@@ -94,8 +94,8 @@ def write(workdir: Any, export: str | None, report: dict, values: list[float], r
     width = max(len(row["name"]) for row in report["rows"])
     print(f"{report['metric']} on fresh noise, seeds {report['seeds']}, N = {report['num']}")
     for row in report["rows"]:
-        values = ", ".join(f"{v:.5g}" for v in row["values"])
-        print(f"  {row['name']:{width}s}  {row['mean']:.5g} +- {row['error']:.2g}   ({values})")
+        each = ", ".join(f"{v:.5g}" for v in row["values"])
+        print(f"  {row['name']:{width}s}  {row['mean']:.5g} +- {row['error']:.2g}   ({each})")
     print(f"best: {report['best']}, {describe_changes(report['changes'])}")
     where = [workdir.url(name) for name in ("results.json", "schedule.json", "convergence.png")]
     print(f"-> {', '.join(where + ([export] if export else []))}")

@@ -58,8 +58,10 @@ class Generator:
         self._measured: list[dict[str, np.ndarray]] = []
         self.rows = on_host(task.rows())
         self._draw = jax.jit(self._images)
+        self.compilations = 0  # one, unless rows or labels come in other shapes
 
     def _images(self, params, frozen, rows, seed, indices, cond):
+        self.compilations += 1  # JAX runs this method only to compile it
         # The mesh must be known to the network: kernels run under shard_map on it.
         with contextlib.nullcontext() if self.mesh is None else using(self.mesh, self.rules):
             sample_keys = keys.per_sample(jax.random.wrap_key_data(seed), indices)
@@ -101,11 +103,6 @@ class Generator:
             images, measured = drawn
             self._measured.append({k: np.asarray(v)[:keep] for k, v in measured.items()})
             yield np.asarray(images)[:keep], None if labels is None else labels[start:stop]
-
-    @property
-    def compilations(self) -> int:
-        """How many programs the samples so far have needed: one, unless rows had other shapes."""
-        return self._draw._cache_size()
 
     @property
     def measures(self) -> dict[str, np.ndarray]:
