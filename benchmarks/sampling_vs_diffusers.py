@@ -20,10 +20,10 @@ import diffusers  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import torch  # noqa: E402
+from train_step_vs_diffusers import network  # noqa: E402
 
 from genjax.core import keys as keys_lib  # noqa: E402
 from genjax.core.registry import construct, expand  # noqa: E402
-from genjax.models.dit import VARIANTS  # noqa: E402
 from genjax.tasks import Diffusion  # noqa: E402
 
 SHAPE, SIZE, WEIGHT = (32, 32, 4), "S/4", 4.0
@@ -65,17 +65,7 @@ class Ours:
 
 class Theirs:
     def __init__(self, steps: int, batch: int):
-        fields = VARIANTS[SIZE]
-        self.model = diffusers.DiTTransformer2DModel(
-            num_attention_heads=fields["heads"],
-            attention_head_dim=fields["width"] // fields["heads"],
-            in_channels=SHAPE[-1],
-            out_channels=2 * SHAPE[-1],
-            num_layers=fields["depth"],
-            sample_size=SHAPE[0],
-            patch_size=fields["patch"],
-            num_embeds_ada_norm=1000,
-        ).eval()
+        self.model = network(SIZE).eval()
         self.scheduler = diffusers.DDIMScheduler(clip_sample=False)
         self.scheduler.set_timesteps(steps)
         self.labels = torch.cat([torch.arange(batch), torch.full((batch,), 1000)])

@@ -24,6 +24,21 @@ from genjax.models.dit import VARIANTS, DiT  # noqa: E402
 VARIANT = "S/4"
 
 
+def network(size: str) -> torch.nn.Module:
+    """Returns diffusers' DiT of a size of ours."""
+    fields = VARIANTS[size]
+    return diffusers.DiTTransformer2DModel(
+        num_attention_heads=fields["heads"],
+        attention_head_dim=fields["width"] // fields["heads"],
+        in_channels=SHAPE[-1],
+        out_channels=2 * SHAPE[-1],
+        num_layers=fields["depth"],
+        sample_size=SHAPE[0],
+        patch_size=fields["patch"],
+        num_embeds_ada_norm=1000,
+    )
+
+
 class TorchStep:
     """diffusers' network of the same size, AdamW and an EMA by fused list operations."""
 
@@ -35,17 +50,7 @@ class TorchStep:
         dtype: torch.dtype = torch.float32,
         compiled: bool = False,
     ):
-        fields, self.dtype = VARIANTS[size], dtype
-        self.model = diffusers.DiTTransformer2DModel(
-            num_attention_heads=fields["heads"],
-            attention_head_dim=fields["width"] // fields["heads"],
-            in_channels=SHAPE[-1],
-            out_channels=2 * SHAPE[-1],
-            num_layers=fields["depth"],
-            sample_size=SHAPE[0],
-            patch_size=fields["patch"],
-            num_embeds_ada_norm=1000,
-        ).to(device)
+        self.dtype, self.model = dtype, network(size).to(device)
         self.forward = torch.compile(self.model) if compiled else self.model
         self.batch = {k: torch.tensor(v.__array__(), device=device) for k, v in batch.items()}
         for name in ("x", "target"):

@@ -10,7 +10,7 @@ from configs.score_sde import recipe
 
 
 def get_config():
-    c = recipe.get_base(64, 3_000, ema=0.999)
+    c = recipe.get_base(64, 2_000, ema=0.999)
     c.ema = dict(main=dict(name="warmup", decay=0.999))
     c.optimizer.model.update(learning_rate=1e-3, schedule=dict(name="constant", warmup=6_400))
     model = dict(
@@ -28,7 +28,7 @@ def get_config():
     source = dict(name="image_folder", path="runs/colour_patches/train")
     c.data.main = dict(source=source, batch=64, flip=True, fields=("image",))
     c.log.every_images = 64 * 250
-    c.checkpoint.every_images = 64 * 1_500
+    c.checkpoint.every_images = 64 * 1_000
     c.checkpoint.keep_every_images = 0
-    c.samples.every_images = 64 * 1_500
+    c.samples.every_images = 64 * 1_000
     return c

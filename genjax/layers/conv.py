@@ -1,4 +1,4 @@
-"""Convolutions, group normalisation and resampling of image grids [..., h, w, c]."""
+"""Convolutions and resampling of image grids [..., h, w, c]."""
 
 import functools
 from collections.abc import Callable
@@ -121,6 +121,7 @@ class Conv(nn.Module):
     [b, h, w, c] -> [b, h', w', features] in `dtype`. `names` are the logical axes of the kernel's
     input and output channels (None: a handful, which no mesh axis divides). `apply_kernel`, if
     given, takes (x, kernel) instead of a plain convolution: one fused with resampling.
+    `use_bias=False` leaves the bias out.
     """
 
     features: int
@@ -131,6 +132,7 @@ class Conv(nn.Module):
     padding: tuple = SAME
     names: tuple[str | None, str | None] = ("embed", "channels")
     apply_kernel: Callable[[Array, Array], Array] | None = None
+    use_bias: bool = True
     dtype: str = "float32"
 
     @nn.compact
@@ -138,29 +140,15 @@ class Conv(nn.Module):
         names = (None, None, *self.names)
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", named(self.kernel_init, names), shape, jnp.float32)
-        bias = self.param("bias", named(self.bias_init, names[-1:]), shape[-1:], jnp.float32)
         kernel, x = gather(kernel.astype(self.dtype), names), x.astype(self.dtype)
         if self.apply_kernel is not None:
             y = self.apply_kernel(x, kernel)
         else:
             y = convolve(x, kernel, strides=self.strides, padding=self.padding)
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", named(self.bias_init, names[-1:]), shape[-1:], jnp.float32)
         return y + bias.astype(self.dtype)
-
-
-def group_norm(groups: int, *, epsilon: float, name: str | None = None) -> nn.GroupNorm:
-    """Returns a group normalisation that computes and answers in float32.
-
-    The variance is that of the centred values; E[x^2] - E[x]^2 loses digits to a large mean.
-    """
-    return nn.GroupNorm(
-        groups,
-        epsilon=epsilon,
-        dtype=jnp.float32,
-        use_fast_variance=False,
-        scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("channels",)),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("channels",)),
-        name=name,
-    )
 
 
 def upsample(x: Array) -> Array:

@@ -61,3 +61,36 @@ class RMSNorm(nn.Module):
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.eps)
         return (y * scale).astype(x.dtype)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation of x [b, ..., c] over each image and group, float32 whatever x's dtype.
+
+    Learned scale and shift per channel; `groups` must divide the channels. Sums are taken over
+    pixels first and over a group's channels after, which every compiler does in whole rows; the
+    reshape to groups that libraries begin with is three times slower on a CPU.
+    """
+
+    groups: int
+    eps: float = 1e-6
+    axis: str | None = "channels"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        c = x.shape[-1]
+        if c % self.groups:
+            raise ValueError(f"{self.groups} groups do not divide {c} channels")
+        scale = self.param("scale", named(ones, (self.axis,)), (c,), jnp.float32)
+        shift = self.param("bias", named(zeros, (self.axis,)), (c,), jnp.float32)
+        pixels = tuple(range(1, x.ndim - 1))
+
+        def mean(x: Array) -> Array:
+            """Returns [b, ..., c], the same for all channels of a group."""
+            each = jnp.mean(x, axis=pixels, keepdims=True)
+            groups = each.reshape(*each.shape[:-1], self.groups, c // self.groups)
+            whole = jnp.broadcast_to(jnp.mean(groups, axis=-1, keepdims=True), groups.shape)
+            return whole.reshape(each.shape)
+
+        x = x.astype(jnp.float32)
+        centred = x - mean(x)
+        return centred * (jax.lax.rsqrt(mean(jnp.square(centred)) + self.eps) * scale) + shift

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from genjax.core.arrays import Array
 from genjax.core.registry import option
-from genjax.layers.conv import conv, group_norm
+from genjax.layers.conv import conv
 from genjax.layers.linear import Linear
+from genjax.layers.norm import GroupNorm
 
 
 class ConvClassifier(nn.Module):
@@ -58,7 +59,7 @@ class ConvClassifier(nn.Module):
         return {"features": features, "logits": logits}
 
     def _normed(self, h: Array, name: str) -> Array:
-        return nn.silu(group_norm(self.groups, epsilon=1e-5, name=name)(h)).astype(self.dtype)
+        return nn.silu(GroupNorm(self.groups, 1e-5, name=name)(h)).astype(self.dtype)
 
     def forward_flops(self, shape: tuple[int, ...]) -> float:
         """Returns the floating-point operations (2 x MAC) of one image of `shape` (h, w, c).

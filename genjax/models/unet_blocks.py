@@ -23,6 +23,7 @@ from genjax.layers import conv, resample
 from genjax.layers.attention import Implementation, SelfAttention
 from genjax.layers.embed import FourierFeatures, timestep_embedding
 from genjax.layers.linear import Initializer, Linear, normal, xavier, zeros
+from genjax.layers.norm import GroupNorm
 from genjax.parallel.rules import constrain
 
 GRID = ("batch", "height", "width", None)
@@ -69,7 +70,7 @@ class Style:
     def norm(self, x: Array, name: str) -> Array:
         """Returns the group normalisation of x, float32; it must be called in a compact method."""
         groups = min(32, x.shape[-1] // self.group_channels)
-        return conv.group_norm(groups, epsilon=1e-5 if self.is_adm else 1e-6, name=name)(x)
+        return GroupNorm(groups, 1e-5 if self.is_adm else 1e-6, name=name)(x)
 
     def init(self, fan_in: int, fan_out: int, scale: float = 1.0) -> Initializer:
         """Returns the initialiser of weights: `scale` times Xavier's, or PyTorch's for "adm"."""

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from genjax.core.arrays import Array
 from genjax.core.registry import option
 from genjax.layers.attention import attention
-from genjax.layers.conv import DOWN, NONE, conv, group_norm, kernel_init, upsample
+from genjax.layers.conv import DOWN, NONE, conv, kernel_init, upsample
 from genjax.layers.linear import Linear
+from genjax.layers.norm import GroupNorm
 
 EPSILON = 1e-6  # of every normalisation; the U-Nets beside this autoencoder have other values
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -61,7 +62,7 @@ class AttentionBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         *lead, h, w, c = x.shape
-        tokens = group_norm(self.groups, epsilon=EPSILON, name="group_norm")(x)
+        tokens = GroupNorm(self.groups, EPSILON, name="group_norm")(x)
         tokens = tokens.astype(self.dtype).reshape(-1, h * w, c)
         q, k, v = (
             self._linear(c, ("embed", "kv"), name)(tokens)[:, :, None]
@@ -230,7 +231,7 @@ class KLVAE(nn.Module):
 
 
 def _norm_act(x: Array, groups: int, name: str, dtype: str) -> Array:
-    return jax.nn.silu(group_norm(groups, epsilon=EPSILON, name=name)(x)).astype(dtype)
+    return jax.nn.silu(GroupNorm(groups, EPSILON, name=name)(x)).astype(dtype)
 
 
 VARIANTS = {

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from genjax.core.arrays import Array
 from genjax.core.registry import option
-from genjax.layers.conv import group_norm
 from genjax.layers.embed import FourierFeatures
 from genjax.layers.linear import Linear
+from genjax.layers.norm import GroupNorm
 
 STEM = 16
 FOURIER, EMBEDDING = 256, 512
@@ -42,7 +42,7 @@ def _conv(features: int, stride: int, dtype: str, name: str) -> nn.Conv:
 
 def _norm(x: Array, name: str) -> Array:
     groups = min(x.shape[-1] // 4, 32)
-    return nn.relu(group_norm(groups, epsilon=1e-5, name=name)(x))
+    return nn.relu(GroupNorm(groups, 1e-5, name=name)(x))
 
 
 class Block(nn.Module):

@@ -1,10 +1,12 @@
 """Norms in float32, without the cancelling variance."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from genjax.layers.norm import LayerNorm, RMSNorm, adaptive_layer_norm, layer_norm
+from genjax.layers.norm import GroupNorm, LayerNorm, RMSNorm, adaptive_layer_norm, layer_norm
 
 
 def test_a_large_mean_does_not_cost_digits():
@@ -41,3 +43,22 @@ def test_rms_norm():
     norm = RMSNorm(eps=0.0)
     out = norm.apply({"params": {"scale": jnp.array([1.0, 2.0])}}, x)
     np.testing.assert_allclose(out, [[3 / 12.5**0.5, 8 / 12.5**0.5]], rtol=1e-6)
+
+
+def test_group_norm_keeps_its_digits_at_a_large_mean_and_in_bfloat16():
+    rng = np.random.default_rng(0)
+    x = (1000 + rng.standard_normal((2, 4, 4, 6))).astype(np.float32)
+    layer = GroupNorm(3, 1e-6)
+    variables = layer.init(jax.random.key(0), x)
+    groups = x.astype(np.float64).reshape(2, 16, 3, 2)
+    want = groups - groups.mean((1, 3), keepdims=True)
+    want = (want / np.sqrt((want**2).mean((1, 3), keepdims=True) + 1e-6)).reshape(x.shape)
+    np.testing.assert_allclose(layer.apply(variables, x), want, atol=2e-4)
+    flax = nn.GroupNorm(3, epsilon=1e-6, use_fast_variance=False)
+    for shape in ((3, 4, 6), (2, 3, 4, 4, 6)):  # videos have one more axis
+        y = rng.standard_normal(shape).astype(np.float32)
+        own = {"params": {k: rng.standard_normal(6).astype(np.float32) for k in ("scale", "bias")}}
+        np.testing.assert_allclose(layer.apply(own, y), flax.apply(own, y), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="4 groups do not divide 6 channels"):
+        GroupNorm(4).init(jax.random.key(0), x)
+    assert layer.apply(variables, x.astype(jnp.bfloat16)).dtype == jnp.float32
