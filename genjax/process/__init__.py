@@ -2,6 +2,7 @@
 
 from genjax.core.registry import Registry
 from genjax.process.augment import AUGMENTS, Augment
+from genjax.process.cosine_vp import CosineVP
 from genjax.process.coupling import COUPLINGS, Coupling, Independent, Paired
 from genjax.process.denoiser import Denoiser, Output
 from genjax.process.gaussian import EDM, VE, VP, Cosine, Process, RectifiedFlow, SubVP
@@ -18,6 +19,7 @@ PROCESSES = Registry(
         "edm": EDM,
         "flow": RectifiedFlow,
         "cosine": Cosine,
+        "cosine_vp": CosineVP,
         "table": Table,
     },
 )
@@ -33,6 +35,7 @@ __all__ = [
     "VP",
     "Augment",
     "Cosine",
+    "CosineVP",
     "Coupling",
     "Denoiser",
     "Independent",

@@ -301,22 +301,45 @@ class RectifiedFlow(Process):
 
 @dataclasses.dataclass(frozen=True)
 class Cosine(Process):
-    """alpha = cos(pi t/2), sigma = sin(pi t/2): the cosine process, SiT's "GVP" path."""
+    """alpha = cos(pi t/2), sigma = sin(pi t/2): the cosine process, SiT's "GVP" path.
+
+    `shift` is a factor on sigma/alpha, alpha^2 + sigma^2 staying 1: simple diffusion's shifted
+    cosine, log(alpha^2/sigma^2) = -2 log tan(pi t/2) + 2 log(64/d), is shift = d/64 at d x d pixels
+    (Hoogeboom et al., arXiv 2301.11093).
+    """
+
+    shift: float = option(1.0, "factor on sigma/alpha; d/64 for pictures of d x d (1: none)")
+
+    def __post_init__(self):
+        if self.shift <= 0:
+            raise ValueError(f"shift must be positive, got {self.shift}")
+
+    def _circle(self, t) -> tuple[Any, Any, Any]:
+        """Returns (cos, shift sin, their norm) of pi t/2; the norm is 1 without shift."""
+        xp, t = as_time(t)
+        cos = xp.sin(0.5 * np.pi * (1 - t))  # exactly 0 at t = 1, where cos gives -4e-8
+        sin = xp.sin(0.5 * np.pi * t)
+        if self.shift == 1:
+            return cos, sin, 1.0
+        sin = self.shift * sin
+        return cos, sin, xp.sqrt(cos**2 + sin**2)
 
     def alpha(self, t):
-        xp, t = as_time(t)
-        return xp.sin(0.5 * np.pi * (1 - t))  # exactly 0 at t = 1, where cos gives -4e-8
+        cos, _, norm = self._circle(t)
+        return cos / norm
 
     def sigma(self, t):
-        xp, t = as_time(t)
-        return xp.sin(0.5 * np.pi * t)
+        _, sin, norm = self._circle(t)
+        return sin / norm
 
     def dalpha(self, t):
-        return -0.5 * np.pi * self.sigma(t)
+        _, sin, norm = self._circle(t)
+        return -0.5 * np.pi * self.shift * sin / norm**3
 
     def dsigma(self, t):
-        return 0.5 * np.pi * self.alpha(t)
+        cos, _, norm = self._circle(t)
+        return 0.5 * np.pi * self.shift * cos / norm**3
 
     def t_of_lam(self, lam):
         xp, lam = as_time(lam)
-        return xp.arctan(lam) * (2 / np.pi)
+        return xp.arctan(lam / self.shift) * (2 / np.pi)

@@ -111,6 +111,11 @@ class Precond(abc.ABC):
                 f'precond.time: "{self.time}" counts the entries of a table, but the process is '
                 f'{type(process).__name__}; use "t" or "auto"'
             )
+        if isinstance(self, Eps | Score) and isinstance(process, Table) and process.zero_snr:
+            raise UserError(
+                "process.zero_snr: at the last level the noise says nothing of the data, so the"
+                ' network must predict v or x0; set precond.name to "v" or "x0"'
+            )
 
 
 def _mix(a, x, b, y):

@@ -86,7 +86,7 @@ class Solver:
             rows = self.finish(self.row(grid[:-1], grid[1:]))
         for name, value in rows.items():
             if not np.all(np.isfinite(value)):
-                i = int(np.argmin(np.isfinite(value)))
+                i = int(np.argwhere(~np.isfinite(value))[0, 0])
                 raise UserError(
                     f"sampler.solver: {type(self).__name__} has no finite coefficient {name!r} for"
                     f" the step from t = {grid[i]:g} to {grid[i + 1]:g}; start or end the grid"

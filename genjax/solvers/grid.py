@@ -5,12 +5,13 @@ process does, and end at t = 0. All arithmetic is float64 on the host.
 """
 
 import dataclasses
+import math
 from typing import Protocol
 
 import numpy as np
 
 from genjax.core.errors import UserError
-from genjax.core.registry import Registry, option, required
+from genjax.core.registry import option, required
 from genjax.process.gaussian import VP, Process
 from genjax.process.table import Table
 
@@ -27,22 +28,27 @@ class Uniform:
 
     `last` > 0 makes the last step that long and the others equal: SiT's SDE goes uniformly from 1
     to 0.04 and from there to 0 (n = 250, last = 0.04). `shift` = s moves lam to s lam, flow
-    matching's t -> s t/(1 + (s - 1) t) (Esser et al., arXiv 2403.03206).
+    matching's t -> s t/(1 + (s - 1) t) (Esser et al., arXiv 2403.03206). `tokens` chooses it by
+    the size of the picture, s = e^mu with mu linear from 0.5 at 256 tokens to 1.15 at 4096
+    (Flux; from memory).
     """
 
     start: float | None = option(None, "first time (None: the process's t_max)")
     end: float = option(0.0, "last time")
     last: float = option(0.0, "length of the last step, others equal (0: all equal)")
     shift: float = option(1.0, "factor on sigma/alpha of every time (1: none)")
+    tokens: int | None = option(None, "tokens of a picture, to choose the shift by (None: shift)")
 
     def __post_init__(self):
         if self.shift <= 0:
             raise ValueError(f"shift must be positive, got {self.shift}")
+        if self.tokens is not None and (self.tokens < 1 or self.shift != 1):
+            raise ValueError("tokens must be at least 1, and shift is then chosen by them")
         if self.last < 0:
             raise ValueError(f"last must be >= 0, got {self.last}")
 
     def times(self, process: Process, n: int) -> np.ndarray:
-        _positive(n)
+        positive(n)
         start = process.t_max if self.start is None else self.start
         if not self.end + self.last < start:
             raise UserError(
@@ -53,14 +59,21 @@ class Uniform:
             t = np.append(np.linspace(start, self.end + self.last, n), self.end)
         else:
             t = np.linspace(start, self.end, n + 1)
-        return t if self.shift == 1 else self._shifted(process, t, start)
+        return t if self.factor == 1 else self._shifted(process, t, start)
+
+    @property
+    def factor(self) -> float:
+        """The factor on sigma/alpha."""
+        if self.tokens is None:
+            return self.shift
+        return math.exp(0.5 + (1.15 - 0.5) * (self.tokens - 256) / (4096 - 256))
 
     def _shifted(self, process: Process, t: np.ndarray, start: float) -> np.ndarray:
         finite = (process.alpha(t) > 0) & (process.sigma(t) > 0)  # lam = 0 and infinity stay
-        t[finite] = process.t_of_lam(self.shift * process.lam(t[finite]))
+        t[finite] = process.t_of_lam(self.factor * process.lam(t[finite]))
         if t[0] > process.t_max * (1 + 1e-9):
             raise UserError(
-                f"sampler.grid.shift: {self.shift:g} moves the start {start:g} above the process's"
+                f"sampler.grid.shift: {self.factor:g} moves the start {start:g} above the process's"
                 f" last time {process.t_max:g}; lower the start"
             )
         return t
@@ -83,7 +96,7 @@ class ScoreSDE:
     end: float = option(0.0, "where the last step ends")
 
     def times(self, process: Process, n: int) -> np.ndarray:
-        _positive(n)
+        positive(n)
         start = process.t_max if self.start is None else self.start
         eps = self.eps
         if eps is None:
@@ -94,6 +107,29 @@ class ScoreSDE:
                 f" {start:g}"
             )
         return np.append(np.linspace(start, eps, n), self.end)
+
+
+@dataclasses.dataclass(frozen=True)
+class Power:
+    """linspace(start^(1/power), end^(1/power), n + 1)^power: DEIS's grid, quadratic in t."""
+
+    start: float | None = option(None, "first time (None: the process's t_max)")
+    end: float = option(1e-3, "last time")
+    power: float = option(2.0, "exponent; larger puts more steps at low noise")
+
+    def __post_init__(self):
+        if self.power <= 0 or self.end < 0:
+            raise ValueError("power must be positive and end >= 0")
+
+    def times(self, process: Process, n: int) -> np.ndarray:
+        positive(n)
+        start = process.t_max if self.start is None else self.start
+        if not self.end < start:
+            raise UserError(f"sampler.grid.end: {self.end:g} must lie below start = {start:g}")
+        roots = np.linspace(start ** (1 / self.power), self.end ** (1 / self.power), n + 1)
+        t = roots**self.power
+        t[0], t[-1] = start, self.end
+        return t
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,9 +209,9 @@ class Karras:
             raise ValueError(f"rho must be positive, got {self.rho}")
 
     def times(self, process: Process, n: int) -> np.ndarray:
-        _positive(n)
-        hi = _level(process, self.sigma_max, process.t_max, "sigma_max")
-        lo = _level(process, self.sigma_min, process.t_min, "sigma_min")
+        positive(n)
+        hi = noise_level(process, self.sigma_max, process.t_max, "sigma_max")
+        lo = noise_level(process, self.sigma_min, process.t_min, "sigma_min")
         if lo >= hi:
             raise UserError(f"sampler.grid.sigma_min: {lo:g} must be below sigma_max = {hi:g}")
         ramp = np.arange(n) / max(n - 1, 1)
@@ -212,7 +248,7 @@ class VPTimes:
         return VP(high - slope / 2, high + slope / 2)
 
     def times(self, process: Process, n: int) -> np.ndarray:
-        _positive(n)
+        positive(n)
         lam = self.solved().lam(np.linspace(1, self.eps, n))
         return np.append(process.t_of_lam(lam), 0.0)
 
@@ -245,7 +281,7 @@ class IDDPM:
         return u[(u >= low) & (u <= high)]
 
     def times(self, process: Process, n: int) -> np.ndarray:
-        _positive(n)
+        positive(n)
         u = self._levels()
         if n > len(u):
             raise UserError(f"sampler.steps: {n} is more than the grid's {len(u)} levels")
@@ -268,10 +304,10 @@ class LogSNR:
     zero: bool = option(True, "whether a last step goes to t = 0")
 
     def times(self, process: Process, n: int) -> np.ndarray:
-        _positive(n)
+        positive(n)
         start = process.t_max if self.start is None else self.start
         end = process.t_min if self.end is None else self.end
-        hi, lo = _level(process, None, start, "start"), _level(process, None, end, "end")
+        hi, lo = noise_level(process, None, start, "start"), noise_level(process, None, end, "end")
         if lo >= hi:
             raise UserError(f"sampler.grid.end: {end:g} must lie below start = {start:g}")
         points = n if self.zero else n + 1
@@ -298,32 +334,15 @@ class Listed:
         return np.array(self.t, np.float64)
 
 
-GRIDS = Registry(
-    "grid",
-    {
-        "uniform": Uniform,
-        "score_sde": ScoreSDE,
-        "trailing": Trailing,
-        "leading": Leading,
-        "respaced": Respaced,
-        "quadratic": Quadratic,
-        "karras": Karras,
-        "vp": VPTimes,
-        "iddpm": IDDPM,
-        "logsnr": LogSNR,
-        "listed": Listed,
-    },
-)
-
-
-def _positive(n: int) -> None:
+def positive(n: int) -> None:
+    """Raises `UserError` for a number of steps below 1."""
     if n < 1:
         raise UserError(f"sampler.steps: expected at least 1, got {n}")
 
 
 def _table_size(process: Process, n: int) -> int:
     """Returns N of a table process; checks that n distinct steps fit."""
-    _positive(n)
+    positive(n)
     if not isinstance(process, Table):
         raise UserError(
             "sampler.grid: this grid counts the steps of a table of betas, but the process is"
@@ -334,7 +353,7 @@ def _table_size(process: Process, n: int) -> int:
     return process.n
 
 
-def _level(process: Process, level: float | None, t: float, field: str) -> float:
+def noise_level(process: Process, level: float | None, t: float, field: str) -> float:
     """Returns the noise level sigma/alpha that a grid starts or ends at; finite and positive."""
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(process.lam(np.float64(t))) if level is None else level

@@ -26,11 +26,11 @@ def gaussian(process, mean, std):
 
 
 def mixture(process, weights, means, stds):
-    """Returns D(x, t) of a one-dimensional Gaussian mixture; x is [b, 1]."""
+    """Returns D(x, t) of a one-dimensional Gaussian mixture; x is [b, 1], t a scalar or [b]."""
     weights, means, stds = (np.array(v) for v in (weights, means, stds))
 
     def denoise(x, t):
-        alpha, sigma = process.alpha(t), process.sigma(t)
+        alpha, sigma = bcast(process.alpha(t), x), bcast(process.sigma(t), x)
         variance = (alpha * stds) ** 2 + sigma**2
         away = x - alpha * means
         logits = jnp.log(weights) - 0.5 * jnp.log(variance) - away**2 / (2 * variance)

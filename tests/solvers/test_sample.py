@@ -9,7 +9,7 @@ import pytest
 from genjax.core import keys as keys_lib
 from genjax.core.arrays import bcast
 from genjax.process.table import Table
-from genjax.solvers import GRIDS, GUIDANCES, SOLVERS, noise, pad, sample
+from genjax.solvers import GRIDS, GUIDANCES, noise, pad, sample
 from tests.solvers.solver_toys import bound, gaussian, keys, predictor
 
 EVERY = [
@@ -29,13 +29,8 @@ EVERY = [
 ]
 ADAPTIVE = {"rk45"}  # counts its own: test_dopri5
 
-
 # one of each template: affine, affine with noise, learned variance, two stages
 FEW = [EVERY[i] for i in (1, 2, 6, 9)]
-
-
-def test_every_solver_is_listed_here():
-    assert {name for name, _, _ in EVERY} | ADAPTIVE == set(SOLVERS.entries)
 
 
 @pytest.mark.parametrize(("name", "fields", "nfe"), EVERY)
