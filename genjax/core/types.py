@@ -38,12 +38,14 @@ class Prediction:
     """What a solver learns from one (guided) evaluation.
 
     `x0`: the estimate of the data; `x0_null`: the same without condition, where guidance computed
-    it; `variance`: the reverse variance's raw interpolation weight of learned-range networks;
+    it; `x0_noise`: the estimate whose noise a solver puts back, where that is not x0 (CFG++);
+    `variance`: the reverse variance's raw interpolation weight of learned-range networks;
     `features`: named intermediate features.
     """
 
     x0: Array
     x0_null: Array | None = None
+    x0_noise: Array | None = None
     variance: Array | None = None
     features: dict[str, Array] | None = None
 
@@ -110,7 +112,8 @@ class Player:
     from step `start` on, with the optimiser called `optimizer` ("" is the player's own name).
     A resting player's update is not called at all: Adam moves on zero gradients too.
     `multipliers` scales gradients by the first regex that matches the parameter's path.
-    `project` maps the trained parameters after each update (weight normalisation, say).
+    `project` maps the trained parameters after each update (weight normalisation, say); before it,
+    `revise` maps them together with all mutable collections (dead codes revived, say).
     """
 
     name: str
@@ -122,6 +125,9 @@ class Player:
     optimizer: str = ""
     multipliers: tuple[tuple[str, float], ...] = ()
     project: Callable[[dict[str, Tree]], dict[str, Tree]] | None = None
+    revise: (
+        Callable[[dict[str, Tree], dict[str, Tree]], tuple[dict[str, Tree], dict[str, Tree]]] | None
+    ) = None
 
     def acts(self, step: int) -> bool:
         """Says whether the player updates in (host) step `step`, counted from 0."""

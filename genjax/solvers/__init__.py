@@ -33,7 +33,7 @@ from genjax.solvers.grid import (
     VPTimes,
 )
 from genjax.solvers.grid_levels import AlignYourSteps, Exponential, Levels
-from genjax.solvers.guidance import GUIDANCES
+from genjax.solvers.guidance_rules import GUIDANCES
 from genjax.solvers.lms import LMS
 from genjax.solvers.pndm import IPNDM, PLMS, PNDM
 from genjax.solvers.predictor_corrector import PC

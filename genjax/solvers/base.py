@@ -105,7 +105,11 @@ class Solver:
     def step(self, predict: Predict, state: Any, row: Row, keys: Array) -> Any:
         """Returns the state after the step of `row`; `keys` [b] belong to image and step."""
         out, memory = predict(state.x, row, state.memory)
-        x = affine(row, state.x, out.x0)
+        if out.x0_noise is None:
+            x = affine(row, state.x, out.x0)
+        else:  # the noise of one estimate, the data of another
+            x = affine(row, state.x, out.x0_noise)
+            x = x + bcast(row["alpha_next"], x) * (out.x0 - out.x0_noise)
         if "s" in row:
             x = x + bcast(row["s"], x) * standard_normal(keys, x)
         return dataclasses.replace(state, x=x, memory=memory)

@@ -8,7 +8,7 @@ weight or interval never compiles again.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ import numpy as np
 
 from genjax.core.arrays import Array, Tree, bcast
 from genjax.core.errors import UserError
-from genjax.core.registry import Registry, option
+from genjax.core.registry import option
 from genjax.core.types import Prediction
 from genjax.process.gaussian import Process
 from genjax.solvers.base import Predict
@@ -45,24 +45,52 @@ class ClassifierFree:
     branch's. With an `interval` (lo, hi] of lam = sigma/alpha (Kynkaanniemi et al., 2404.07724)
     w = 1 outside, where the null branch is not evaluated; `x0_null` is then not reported.
     `channels` = k guides the first k channels only (3: how DiT's and SiT's numbers were made).
+    `threshold` = p bounds each guided image by the p-quantile of its absolute values, where that is
+    above 1, and divides by it (Imagen's dynamic thresholding, for data in [-1, 1]).
     A weight of exactly 1 is no guidance: the null branch is never evaluated.
+
+    Other rules (genjax.solvers.guidance_rules) are subclasses with another `combine`.
     """
+
+    renoises: ClassVar[bool] = False  # whether the solver puts back another estimate's noise
 
     weight: float = option(1.5, "guidance weight w; 1 is unguided, 0 the null model")
     interval: tuple[float, float] | None = option(
         None, "guide only where lo < sigma/alpha <= hi (None: everywhere)"
     )
     channels: int | None = option(None, "guide only the first channels (None: all)")
+    threshold: float | None = option(None, "quantile that bounds a guided image (None: no bound)")
 
     def __post_init__(self):
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise ValueError(f"threshold must lie in (0, 1], got {self.threshold}")
         if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:
             raise ValueError(f"interval must be 0 <= lo < hi, got {self.interval}")
         if self.channels is not None and self.channels < 1:
             raise ValueError(f"channels must be at least 1, got {self.channels}")
 
+    @property
+    def off(self) -> bool:
+        """Whether this is no guidance at all."""
+        return self.weight == 1
+
+    def start(self, x: Array) -> Tree:
+        """Returns what is remembered before the first step of the samples x."""
+        del x
+        return ()
+
+    def combine(
+        self, w: Array, yes: Array, no: Array, memory: Tree
+    ) -> tuple[Array, Array | None, Tree]:
+        """Returns the guided estimate, the one whose noise is put back (None: the same), memory.
+
+        `w`: the weight, shaped to broadcast; `yes`, `no`: conditional and null estimates of x0.
+        """
+        return no + w * (yes - no), None, memory
+
     def rows(self, process: Process, rows: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the rows with a weight "w" for every time "t" (and "w_2" for "t_2", ...)."""
-        if self.weight == 1:
+        if self.off:
             return dict(rows)
         times = {k: rows[k] for k in rows if k == "t" or k.startswith("t_")}
         return {**rows, **{"w" + k[1:]: self._weights(process, t) for k, t in times.items()}}
@@ -75,9 +103,9 @@ class ClassifierFree:
         return np.where((lo * alpha < sigma) & (sigma <= hi * alpha), self.weight, 1.0)
 
     def wrap(self, denoise: Denoise, cond: Tree, null: Tree) -> tuple[Predict, Tree]:
-        """Returns `predict` and no memory. Raises `UserError` if there is nothing to drop."""
-        plain = _plain(denoise, cond)
-        if self.weight == 1:
+        """Returns `predict` and `start`. Raises `UserError` if there is nothing to drop."""
+        plain = _plain(denoise, cond, self.renoises)
+        if self.off:
             return plain, ()
         if cond is None or null is None:
             raise UserError(
@@ -92,22 +120,27 @@ class ClassifierFree:
                 _interleave(x, x), _interleave(t, t) if jnp.ndim(t) else t, both, row.get("inputs")
             )
             yes, no = _separate(out.x0)
-            x0 = no + bcast(row["w"], x) * (yes - no)
+            x0, noise, memory = self.combine(bcast(row["w"], x), yes, no, memory)
+            if self.threshold is not None:
+                x0 = _bounded(x0, self.threshold)
             if self.channels is not None:
-                x0 = jnp.where(jnp.arange(x0.shape[-1]) < self.channels, x0, yes)
+                first = jnp.arange(x0.shape[-1]) < self.channels
+                x0 = jnp.where(first, x0, yes)
+                noise = None if noise is None else jnp.where(first, noise, yes)
             variance, features = jax.tree.map(
                 lambda a: _separate(a)[0], (out.variance, out.features or None)
             )
-            return Prediction(x0, no if self.interval is None else None, variance, features), memory
+            null_estimate = no if self.interval is None else None
+            return Prediction(x0, null_estimate, noise, variance, features), memory
 
         if self.interval is None:
-            return guided, ()
+            return guided, self.start
 
         def predict(x, row, memory):
             on = jnp.any(row["w"] != 1)
             return jax.lax.cond(on, lambda m: guided(x, row, m), lambda m: plain(x, row, m), memory)
 
-        return predict, ()
+        return predict, self.start
 
 
 def with_classifier(
@@ -134,15 +167,20 @@ def with_classifier(
     return guided
 
 
-GUIDANCES = Registry("guidance", {"none": Unguided, "cfg": ClassifierFree})
-
-
-def _plain(denoise: Denoise, cond: Tree) -> Predict:
+def _plain(denoise: Denoise, cond: Tree, renoises: bool = False) -> Predict:
     def predict(x, row, memory):
         out = denoise(x, row["t"], cond, row.get("inputs"))
-        return Prediction(out.x0, None, out.variance, out.features or None), memory
+        noise = out.x0 if renoises else None
+        return Prediction(out.x0, None, noise, out.variance, out.features or None), memory
 
     return predict
+
+
+def _bounded(x0: Array, quantile: float) -> Array:
+    """Returns each image within its own quantile s >= 1 of |x0|, divided by s."""
+    size = jnp.abs(x0).reshape(x0.shape[0], -1)
+    s = bcast(jnp.maximum(jnp.quantile(size, quantile, axis=1), 1.0), x0)
+    return jnp.clip(x0, -s, s) / s
 
 
 def _interleave(a: Array, b: Array) -> Array:

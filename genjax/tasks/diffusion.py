@@ -239,6 +239,12 @@ class Diffusion:
                 "sampler.guidance.interval: an adaptive solver chooses its own times, so its "
                 "guidance weight must be the same at all; leave the interval out"
             )
+        renoises = getattr(self.sampler.guidance, "renoises", False)
+        if renoises and type(self.solver).step is not Solver.step:
+            raise UserError(
+                "sampler.guidance: this rule puts the null branch's noise back, which takes a "
+                "solver of one evaluation a step; choose ddim, euler or euler_ancestral"
+            )
         rows = self.sampler.inputs.rows(self.process, self.model, self.shape, rows)
         return self.sampler.guidance.rows(self.process, rows)
 
