@@ -9,6 +9,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["genjax", "genjax.*"]),
+    package_data={"genjax.data": ["PartiPrompts.*"]},
     install_requires=[
         "jax>=0.10.2",
         "flax>=0.12",
@@ -21,6 +22,7 @@ setup(
         "array-record>=0.8",
         "tensorflow-datasets>=4.9.10",
         "safetensors",
+        "sentencepiece>=0.2",
         "tensorboardX",
         "scikit-learn",
         "pillow",

@@ -37,6 +37,9 @@ _HELDOUT = {
     "fashion_mnist": "fashion_mnist:test",
     "fashion_mnist:train": "fashion_mnist:test",
     "fashion_mnist:test": "fashion_mnist:train",
+    "shapes": "shapes:heldout",
+    "shapes:train": "shapes:heldout",
+    "shapes:heldout": "shapes:train",
 }
 
 
@@ -229,10 +232,16 @@ def open_data(
         found = [r.get("label") for r in records(range(count))]
         return None if found[0] is None else np.asarray(found, np.int64)
 
+    def captions() -> list[str] | None:
+        found = [source.caption(i) for i in range(count)] if source.caption(0) is not None else []
+        return [str(c).split("\n")[0] for c in found] or None
+
     name = prefix + spec
     if count * first.nbytes <= _IN_MEMORY:
-        return images.of_arrays(name, read(range(count)), labels(), "; ".join(made))
-    return images.ImageSet(name, count, first.shape, read, labels, "; ".join(made))
+        found = images.of_arrays(name, read(range(count)), labels(), "; ".join(made))
+    else:
+        found = images.ImageSet(name, count, first.shape, read, labels, "; ".join(made))
+    return found.with_captions(captions)
 
 
 def labels_by_rule(

@@ -1,17 +1,22 @@
 """Offline data stages, each run once before training (over one process or many).
 
-dataset: a source as a folder of ArrayRecord shards; latents: images as autoencoder moments.
+dataset: a source as a folder of ArrayRecord shards; latents: images as autoencoder moments;
+captions: a text model of a data set's captions.
 """
 
 import argparse
 
-from genjax.cli import prepare_dataset, prepare_latents
+from genjax.cli import prepare_captions, prepare_dataset, prepare_latents
 from genjax.core.errors import UserError
 
-HELP = "offline data stages: data sets and latents"
+HELP = "offline data stages: data sets, latents and text models"
 TAKES_CONFIG = True  # `--config.a.b=VALUE` reaches the stages as `args.overrides`
 
-STAGES = {"dataset": prepare_dataset, "latents": prepare_latents}
+STAGES = {
+    "dataset": prepare_dataset,
+    "latents": prepare_latents,
+    "captions": prepare_captions,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -56,7 +56,10 @@ def check(run: Any, sources: Mapping[str, Source]) -> None:
 def first_batch(run: Any, sources: Mapping[str, Source], workdir: Workdir) -> None:
     """Writes pictures and numbers of each stream's first batch to first_batch/; prints warnings."""
     for name, source in sources.items():
-        stream = open_stream(settings_of(run, name), name=name, seed=run.seed, source=source)
+        settings = settings_of(run, name)
+        if settings.text is not None and "caption" not in settings.fields:  # to be looked at
+            settings = dataclasses.replace(settings, fields=(*settings.fields, "caption"))
+        stream = open_stream(settings, name=name, seed=run.seed, source=source)
         try:
             warnings = report_first_batch(
                 next(stream),
@@ -96,5 +99,5 @@ def opener(
 
 def frozen_record(run: Any) -> dict:
     """Returns path, format and hash of the frozen networks' files."""
-    codec = getattr(run.task, "codec", None)
-    return {} if codec is None else codec.record()
+    owner = getattr(run.task, "codec", run.task)
+    return owner.record() if hasattr(owner, "record") else {}

@@ -6,8 +6,10 @@ from typing import Any
 
 from genjax.core.errors import UserError
 from genjax.core.registry import Registry
+from genjax.data.captions import Captioned
 from genjax.data.fashion_mnist import FashionMnist
 from genjax.data.image_folder import ImageFolder
+from genjax.data.shapes import Shapes
 from genjax.data.sources import ArrayRecordFolder, Digits, Source, Synthetic
 from genjax.data.tfds import Tfds
 
@@ -20,6 +22,8 @@ SOURCES = Registry(
         "image_folder": ImageFolder,
         "array_record": ArrayRecordFolder,
         "synthetic": Synthetic,
+        "shapes": Shapes,
+        "captioned": Captioned,
     },
 )
 
@@ -29,6 +33,8 @@ _AFTER_COLON = {
     "tfds": "dataset",
     "image_folder": "path",
     "array_record": "path",
+    "shapes": "split",
+    "captioned": "source",
 }
 
 
@@ -36,7 +42,8 @@ def parse_source(text: str) -> dict[str, Any]:
     """Returns the choice that a short form stands for.
 
     `digits`, `digits:test`, `fashion_mnist:test`, `tfds:NAME`, `tfds:NAME:SPLIT`,
-    `image_folder:PATH`, `array_record:PATH`, `synthetic`.
+    `image_folder:PATH`, `array_record:PATH`, `synthetic`, `shapes:heldout`,
+    `captioned:fashion_mnist:test`.
     """
     name, colon, rest = text.partition(":")
     if name not in SOURCES.entries:

@@ -21,8 +21,9 @@ class ImageFolder:
     """Pictures under one folder, in alphabetical order of their paths.
 
     Labels: the first folder level (sorted names are classes 0, 1, ...); none where the pictures
-    lie directly in the folder. Captions: a .txt beside every picture. Or one .jsonl in the folder
-    says everything: a line {"file": ..., "caption": ..., "label": number or name} a picture.
+    lie directly in the folder. Captions: a .txt beside every picture, several on a line each. Or
+    one .jsonl in the folder says everything: a line {"file": ..., "caption": text or list of texts,
+    "label": number or name} a picture.
     """
 
     path: str = required("the folder, also gs://...")
@@ -114,12 +115,16 @@ class ImageFolderSource(Source):
         record: Record = {"image": decode_image(data, path)}
         if self._labels is not None:
             record["label"] = self._labels[i]
+        caption = self.caption(i)
+        return record if caption is None else record | {"caption": caption}
+
+    def caption(self, i: int) -> str | None:
         if self._captions is not None:
-            record["caption"] = self._captions[i]
-        elif self._texts:
-            text = files.read_bytes(files.join(self._path, _text_of(name)))
-            record["caption"] = text.decode("utf-8", "replace").strip()
-        return record
+            return self._captions[i]
+        if not self._texts:
+            return None
+        text = files.read_bytes(files.join(self._path, _text_of(self._files[i])))
+        return text.decode("utf-8", "replace").strip()
 
 
 def _row(line: str, where: str, names: set[str]) -> dict:
@@ -131,8 +136,12 @@ def _row(line: str, where: str, names: set[str]) -> dict:
         raise UserError(f'{where}: needs {{"file": "name.png", ...}}')
     if row["file"] not in names:
         raise UserError(f"{where}: no file {row['file']!r} in the folder; correct the line")
-    if "caption" in row and not isinstance(row["caption"], str):
-        raise UserError(f"{where}: the caption must be a string")
+    if "caption" in row:
+        texts = [row["caption"]] if isinstance(row["caption"], str) else row["caption"]
+        if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts) or not texts:
+            raise UserError(f"{where}: the caption must be a string or a list of strings")
+        # A caption of a list is a line of the field, so it has no lines of its own.
+        row["caption"] = "\n".join(" ".join(t.split()) for t in texts) if texts[1:] else texts[0]
     label = row.get("label", 0)
     if isinstance(label, bool) or not isinstance(label, (int, str)):
         raise UserError(f"{where}: the label must be a number or a name")

@@ -1,7 +1,7 @@
 """From an index to the element that a batch holds.
 
-In this order: corrupt elements replaced; the mirrored variant NAME_flip chosen; grey or RGB;
-padding; crop; flip.
+In this order: corrupt elements replaced; the mirrored variant NAME_flip chosen; one of several
+captions taken, and turned into tokens; grey or RGB; padding; crop; flip.
 """
 
 import hashlib
@@ -29,6 +29,7 @@ class Loader:
     ):
         self.source, self.settings, self.seed = source, settings, seed
         self._name, self._mask_from = name, mask_from
+        self._tokenizer = None if settings.text is None else settings.text.open()
         if not len(source):
             raise UserError(f"data.{name}.source: holds no elements; fill it")
         if settings.flip:
@@ -79,6 +80,15 @@ class Loader:
         out = {k: v for k, v in record.items() if not k.endswith("_flip")}
         if mirrored:
             out |= {k[:-5]: v for k, v in record.items() if k.endswith("_flip")}
+        if "caption" in out:
+            out["caption"] = self._caption(out["caption"], j)
+        if self._tokenizer is not None:
+            if "caption" not in out:
+                raise UserError(
+                    f"data.{self._name}.text: {source.describe(index)} has no caption to make "
+                    "tokens of; choose a source with captions, such as captioned, or text = None"
+                )
+            out["tokens"] = self._tokenizer.encode(out["caption"])
         wanted = settings.fields or [k for k, v in out.items() if not isinstance(v, str)]
         missing = [k for k in wanted if k not in out]
         if missing:
@@ -96,6 +106,14 @@ class Loader:
             has_variant = "image_flip" in record
             out["image"] = self._image(out["image"], mirrored and not has_variant, index)
         return out
+
+    def _caption(self, caption: str, j: int) -> str:
+        """Returns one of the captions, a line each: the first where every element is read once."""
+        lines = [line.strip() for line in caption.split("\n") if line.strip()] or [""]
+        if len(lines) == 1 or self._mask_from is not None:
+            return lines[0]
+        digest = hashlib.blake2b(f"{self.seed}/caption/{j}".encode(), digest_size=4).digest()
+        return lines[int.from_bytes(digest) % len(lines)]
 
     def _coin(self, j: int) -> bool:
         text = f"{self.seed}/flip/{j}".encode()

@@ -5,6 +5,7 @@ from typing import Any
 
 from genjax.core.registry import choice, option
 from genjax.data.catalogue import SOURCES
+from genjax.data.text import TEXTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,7 @@ class StreamSettings:
     fields: tuple[str, ...] = option(
         (), "what a batch holds; empty: every array of the source, without captions"
     )
+    text: Any = choice(TEXTS, None, "captions as the field `tokens`, int32 [length]; None: not")
     threads: int = option(0, "reading threads; 0: one a core, at most 16")
     workers: int = option(0, "reading processes besides; 0: threads only")
     prefetch: int = option(4, "batches ready in advance, at least")

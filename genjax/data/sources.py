@@ -25,7 +25,8 @@ class Source:
     """Random access to elements: `source[i]` -> {"image": uint8 [h, w, c], "label": int32, ...}.
 
     Fields, where the source has them: `image` (values 0 .. levels - 1), `label` (int32 scalar),
-    `caption` (str), and others under the names they were written with, such as `moments`.
+    `caption` (str; a line each where there are several for one element), and others under the
+    names they were written with, such as `moments`.
     `levels`: grey levels of images; `num_classes`: 0 without labels; `class_names`: by label, may
     be empty; `split`: the part of the data set, for reports.
     `source[i]` raises `Corrupt` for an element that cannot be decoded.
@@ -45,6 +46,10 @@ class Source:
     def describe(self, i: int) -> str:
         """Returns what a person would call element i: its file, say."""
         return f"element {i}"
+
+    def caption(self, i: int) -> str | None:
+        """Returns the captions of element i, a line each, without decoding its image if it can."""
+        return self[i].get("caption")
 
 
 class Arrays(Source):

@@ -26,7 +26,7 @@ class Tfds:
     data_dir: str = option("", "folder of the TFDS data sets; empty: TFDS_DATA_DIR or the default")
     image: str = option("image", "feature that holds the image")
     label: str = option("label", "class feature; empty: no labels")
-    caption: str = option("", "text feature; empty: no captions")
+    caption: str = option("", "text feature, such as captions/text (COCO); empty: no captions")
 
     def open(self) -> "TfdsSource":
         """Returns the source; raises `UserError` if it is unknown, unprepared, or has no split."""
@@ -63,7 +63,7 @@ class TfdsSource(Source):
         self.split = settings.split
         features = info.features or {}
         for key in (settings.image, settings.label, settings.caption):
-            if key and key not in features:
+            if key and key.split("/")[0] not in features:
                 raise UserError(
                     f"tfds:{name}: no feature {key!r}; it has {', '.join(sorted(features))}; set "
                     "image, label and caption of the source (empty: none)"
@@ -92,9 +92,18 @@ class TfdsSource(Source):
         if self._settings.label:
             record["label"] = np.int32(row[self._settings.label])
         if self._settings.caption:
-            text = row[self._settings.caption]
-            record["caption"] = text.decode() if isinstance(text, bytes) else str(text)
+            record["caption"] = "\n".join(_texts(row, self._settings.caption.split("/")))
         return record
+
+
+def _texts(value: Any, path: list[str]) -> list[str]:
+    """Returns all strings under the path of nested features; sequences are lists or arrays."""
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [text for item in value for text in _texts(item, path)]
+    if path:
+        return _texts(value[path[0]], path[1:])
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return [" ".join(text.split())]
 
 
 def prepare(dataset: str, data_dir: str = "") -> str:

@@ -13,6 +13,7 @@ from genjax.evaluation.density import MODEL, BitsPerDim, Density
 from genjax.evaluation.extractors import Classifier, Extractor, describe_module
 from genjax.evaluation.metrics import Frechet, LabelAgreement, Metric, Nearest, Spread
 from genjax.evaluation.runner import Reference, Settings, evaluate, lines, write_json
+from genjax.evaluation.shapes_score import ShapesRight
 
 METRICS = Registry(
     "metric",
@@ -22,6 +23,7 @@ METRICS = Registry(
         "spread": Spread,
         "nearest": Nearest,
         "bpd": BitsPerDim,
+        "shapes": ShapesRight,
     },
 )
 

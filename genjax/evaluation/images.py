@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -19,8 +19,9 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 class ImageSet:
     """`size` images of one `shape` (h, w, c), read by `read(indices) -> uint8 [b, h, w, c]`.
 
-    `read_labels()` gives int [size] or None; `name` is how reports call the set, `made` how its
-    pixels came to be 0..255 ("" where they were stored that way).
+    `read_labels()` gives int [size] or None, `read_captions()` as many strings or None; `name` is
+    how reports call the set, `made` how its pixels came to be 0..255 ("" where they were stored
+    that way).
     """
 
     name: str
@@ -29,10 +30,15 @@ class ImageSet:
     read: Callable[[np.ndarray], np.ndarray]
     read_labels: Callable[[], np.ndarray | None] = lambda: None
     made: str = ""
+    read_captions: Callable[[], Sequence[str] | None] = lambda: None
 
     @cached_property
     def labels(self) -> np.ndarray | None:
         return self.read_labels()
+
+    @cached_property
+    def captions(self) -> Sequence[str] | None:
+        return self.read_captions()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -57,9 +63,27 @@ class ImageSet:
         def labels():
             return None if self.labels is None else self.labels[indices]
 
+        def captions():
+            return None if self.captions is None else [self.captions[i] for i in indices]
+
         return dataclasses.replace(
-            self, size=len(indices), read=lambda i: self.read(indices[i]), read_labels=labels
+            self,
+            size=len(indices),
+            read=lambda i: self.read(indices[i]),
+            read_labels=labels,
+            read_captions=captions,
         )
+
+    def with_captions(self, read_captions: Callable[[], Sequence[str] | None]) -> "ImageSet":
+        """Returns the set with these captions, `size` of them; they are read when asked for."""
+
+        def checked():
+            found = read_captions()
+            if found is not None and len(found) != self.size:
+                raise UserError(f"{self.name}: has {len(found)} captions for {self.size} images")
+            return found
+
+        return dataclasses.replace(self, read_captions=checked)
 
 
 def of_arrays(name: str, images: np.ndarray, labels: np.ndarray | None = None, made: str = ""):
@@ -82,7 +106,10 @@ def of_arrays(name: str, images: np.ndarray, labels: np.ndarray | None = None, m
 
 
 def open_samples(path: str | Path) -> ImageSet:
-    """Returns the images of a `.npz` (`arr_0`; labels in `arr_1` or `labels`) or of a folder."""
+    """Returns the images of a `.npz` (`arr_0`; labels in `arr_1` or `labels`) or of a folder.
+
+    An .npz may hold `captions`, an array of strings.
+    """
     if Path(path).is_dir():
         return open_folder(path)
     if not Path(path).is_file():
@@ -92,13 +119,17 @@ def open_samples(path: str | Path) -> ImageSet:
         raise UserError(
             f"{path}: images are expected under the key arr_0; this file has {sorted(data)}"
         )
-    return of_arrays(str(path), data["arr_0"], data.get("labels", data.get("arr_1")))
+    found = of_arrays(str(path), data["arr_0"], data.get("labels", data.get("arr_1")))
+    if "captions" not in data:
+        return found
+    return found.with_captions(lambda: [str(c) for c in data["captions"]])
 
 
 def open_folder(path: str | Path) -> ImageSet:
     """Returns the images of a folder, in the order of their names.
 
-    Labels are the lines of `labels.txt` in it, which `genjax sample` writes; else there are none.
+    Labels are the lines of `labels.txt` in it, which `genjax sample` writes, captions those of
+    `captions.txt`; else there are none.
     """
     files = sorted(p for p in Path(path).iterdir() if p.suffix.lower() in _SUFFIXES)
     if not files:
@@ -118,7 +149,7 @@ def open_folder(path: str | Path) -> ImageSet:
         next(iter(sizes)),
         lambda indices: np.stack([_pixels(files[i]) for i in indices]),
         lambda: _labels(Path(path) / "labels.txt", len(files)),
-    )
+    ).with_captions(lambda: _captions(Path(path) / "captions.txt"))
 
 
 def collect(name: str, batches: Iterable[tuple[np.ndarray, np.ndarray | None]], made: str = ""):
@@ -167,6 +198,10 @@ def _labels(file: Path, count: int) -> np.ndarray | None:
     if len(labels) != count:
         raise UserError(f"{file}: has {len(labels)} labels for {count} images; write one a line")
     return labels
+
+
+def _captions(file: Path) -> list[str] | None:
+    return file.read_text("utf-8").splitlines() if file.is_file() else None
 
 
 def _header(file: Path) -> tuple[int, int, int]:

@@ -58,9 +58,9 @@ class Metric(Protocol):
     """A frozen dataclass, registered in METRICS.
 
     `samples` and `reference` name what it reads of either side, out of "images", "labels",
-    "statistics", "features", "logits"; a metric of the reference alone reads no samples.
-    `extractor` names the feature network ("": the one given on the command line; None: it needs
-    none; "model": the evaluated model itself).
+    "captions", "statistics", "features", "logits"; a metric of the reference alone reads no
+    samples. `extractor` names the feature network ("": the one given on the command line; None: it
+    needs none; "model": the evaluated model itself).
     """
 
     @property

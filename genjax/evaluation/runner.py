@@ -168,6 +168,11 @@ def check(
                 f"{samples.name}: has no labels, which {name} needs; add them (arr_1 or labels in "
                 "an .npz, labels.txt in a folder)"
             )
+        if samples is not None and "captions" in metric.samples and samples.captions is None:
+            raise UserError(
+                f"{samples.name}: has no captions, which {name} needs; add them (captions in an "
+                ".npz, captions.txt with a line an image in a folder)"
+            )
         if reference.images is None and metric.reference - {"statistics"}:
             raise UserError(
                 f"--reference: {name} needs the images themselves, {reference.name} holds "
@@ -203,8 +208,10 @@ def _comparable(other: ImageSet, samples: ImageSet, seed: int) -> ImageSet:
 
 
 def _possible(images: ImageSet | None, wanted: frozenset[str]) -> frozenset[str]:
-    known = images is not None and images.labels is not None
-    return wanted if known else wanted - {"labels"}
+    for field in ("labels", "captions"):
+        if field in wanted and (images is None or getattr(images, field) is None):
+            wanted = wanted - {field}
+    return wanted
 
 
 def gather(

@@ -60,6 +60,8 @@ def test_jsonl_says_file_caption_and_label(tmp_path):
     )
     assert [int(source[i]["label"]) for i in (0, 1)] == [4, 0] and source.num_classes == 5
     assert source[1]["caption"] == "one" and source[0]["image"][0, 0, 0] == 2
+    source = lines(tmp_path, {"file": "2.png", "caption": ["a\nb", "c "]})
+    assert source[0]["caption"] == source.caption(0) == "a b\nc"  # several: a line each
     source = lines(tmp_path, {"file": "2.png", "label": "b"}, {"file": "x/1.png", "label": "a"})
     assert source.class_names == ("a", "b") and int(source[0]["label"]) == 1
 
@@ -72,6 +74,8 @@ def test_jsonl_says_file_caption_and_label(tmp_path):
         ([{"file": "1.png", "label": True}], "must be a number or a name"),
         ([{"file": "1.png", "label": 1}, {"file": "1.png", "label": "a"}], "numbers in some"),
         ([{"file": "1.png", "caption": 3}], "must be a string"),
+        ([{"file": "1.png", "caption": ["a", 3]}], "or a list of strings"),
+        ([{"file": "1.png", "caption": []}], "or a list of strings"),
         ([{"file": "1.png", "caption": "x"}, {"file": "1.png"}], "only 1 of 2 lines"),
         ([{"image": "1.png"}], "needs"),
         ([], "names no pictures"),

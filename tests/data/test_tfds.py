@@ -84,6 +84,51 @@ def test_reads_a_prepared_copy_without_tensorflow(folder):
     assert "tensorflow" not in sys.modules
 
 
+def test_captions_in_a_sequence_are_a_line_each(tmp_path):
+    """COCO's layout: captions = Sequence({id, text}), no label."""
+    import tensorflow_datasets as tfds
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    def of_bytes(*values):
+        return message(1, b"".join(message(1, v) for v in values))
+
+    def of_ints(*values):
+        return message(3, message(1, b"".join(varint(v) for v in values)))
+
+    texts = (b"A man\nrides.", "Ein Käfer.".encode())
+    values = {
+        b"image": of_bytes(png(70)),
+        b"captions/id": of_ints(7, 8),
+        b"captions/text": of_bytes(*texts),
+    }
+    row = b"".join(message(1, message(1, k) + message(2, v)) for k, v in values.items())
+    path = tmp_path / "pictures" / "1.0.0"
+    path.mkdir(parents=True)
+    writer = ArrayRecordWriter(
+        str(path / "pictures-train.array_record-00000-of-00001"), "group_size:1"
+    )
+    writer.write(message(1, row))
+    writer.close()
+    text = {"id": tfds.features.Scalar(np.int64), "text": tfds.features.Text()}
+    tfds.folder_dataset.write_metadata(
+        data_dir=str(path),
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(28, 28, 1)),
+                "captions": tfds.features.Sequence(text),
+            }
+        ),
+        split_infos=[tfds.core.SplitInfo(name="train", shard_lengths=[1], num_bytes=1)],
+        filename_template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+        check_data=False,  # which needs TensorFlow
+    )
+    choice = {"name": "tfds", "dataset": "pictures", "data_dir": str(tmp_path), "label": ""}
+    record = open_source({**choice, "caption": "captions/text"})[0]
+    assert record["caption"] == "A man rides.\nEin Käfer." and "label" not in record
+    with pytest.raises(UserError, match="no feature 'texts/a'"):
+        open_source({**choice, "caption": "texts/a"})
+
+
 def test_fashion_mnist_finds_the_tfds_copy(folder, monkeypatch):
     source = open_source({"name": NAME, "path": folder, "split": "test"})
     assert source[0]["image"].mean() == 40
