@@ -16,13 +16,14 @@ from genjax.cli.eval import (
 from genjax.cli.model import SCHEDULE, Model, load, merged
 from genjax.core.errors import UserError
 from genjax.core.registry import Registry, choice, construct, option, required
-from genjax.evaluation import METRICS, Settings, open_extractor
+from genjax.evaluation import METRICS, Settings, Tools, open_extractor
 from genjax.evaluation.images import ImageSet, of_arrays
 from genjax.evaluation.scorer import Scorer
 from genjax.scaling.methods import METHODS, Ranking
 from genjax.scaling.spaces import Product, Schedules, StepSpace
 from genjax.solvers import GRIDS, pad
 from genjax.solvers.network_inputs import NoInputs
+from genjax.solvers.time_shift import TimeShift
 from genjax.tasks.diffusion import SamplerSettings
 from genjax.tasks.generate import Generator
 
@@ -127,7 +128,7 @@ class Trials:
                     f"config.extractor: {settings.metric} needs a feature network, such as "
                     "classifier:WORKDIR"
                 )
-            network = open_extractor(spec, load_classifier)
+            network = open_extractor(spec, Tools(load_classifier))
         cache = statistics_cache(None)
         measure = Settings(seed=settings.seed, batch=settings.batch, cache=cache)
         scorer = Scorer(settings.metric, metric, reference, network, measure)
@@ -233,6 +234,9 @@ class Trials:
     def _generator(self, task: Any) -> Generator:
         base = self._task.sampler
         same = {"grid": base.grid, "inputs": base.inputs, "steps": base.steps}
+        if isinstance(task.sampler.shift, TimeShift) and task.sampler.shift.widest:
+            still = dataclasses.replace(task.sampler.shift, window=0, cutoff=0.0)
+            same["shift"] = still  # both are values of the rows
         key = dataclasses.replace(task.sampler, **same)
         if key not in self._generators:
             parts = 1 if self.model.mesh is None else self.model.mesh.size

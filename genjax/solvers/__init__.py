@@ -20,6 +20,7 @@ from genjax.solvers.euler import Euler, Heun
 from genjax.solvers.euler_ancestral import EulerAncestral
 from genjax.solvers.grid import (
     IDDPM,
+    TSDPM,
     Karras,
     Leading,
     Listed,
@@ -59,6 +60,7 @@ GRIDS = Registry(
         "vp": VPTimes,
         "iddpm": IDDPM,
         "ays": AlignYourSteps,
+        "ts_dpm": TSDPM,
         "listed": Listed,
         "levels": Levels,
     },

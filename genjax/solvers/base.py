@@ -56,6 +56,11 @@ class Solver:
         object.__setattr__(bound, "process", process)
         return bound
 
+    @property
+    def renoises(self) -> bool:
+        """Whether its step can put back the noise of another estimate (`Prediction.x0_noise`)."""
+        return type(self).step is Solver.step
+
     def imposing(self, fn: Impose | None) -> Self:
         """Returns this solver with `fn` called after each of its updates."""
         bound = copy.copy(self)
@@ -105,11 +110,7 @@ class Solver:
     def step(self, predict: Predict, state: Any, row: Row, keys: Array) -> Any:
         """Returns the state after the step of `row`; `keys` [b] belong to image and step."""
         out, memory = predict(state.x, row, state.memory)
-        if out.x0_noise is None:
-            x = affine(row, state.x, out.x0)
-        else:  # the noise of one estimate, the data of another
-            x = affine(row, state.x, out.x0_noise)
-            x = x + bcast(row["alpha_next"], x) * (out.x0 - out.x0_noise)
+        x = displaced(row, affine(row, state.x, stepped(out)), out)
         if "s" in row:
             x = x + bcast(row["s"], x) * standard_normal(keys, x)
         return dataclasses.replace(state, x=x, memory=memory)
@@ -133,6 +134,21 @@ class Solver:
 def affine(row: Row, x: Array, x0: Array) -> Array:
     """Returns a x + c x0 with the row's coefficients (scalars or [b])."""
     return bcast(row["a"], x) * x + bcast(row["c"], x) * x0
+
+
+def stepped(out: Prediction) -> Array:
+    """Returns the estimate that a solver steps with: the one whose noise goes back into x."""
+    return out.x0 if out.x0_noise is None else out.x0_noise
+
+
+def displaced(row: Row, x: Array, out: Prediction) -> Array:
+    """Returns the x of a step with `stepped(out)`, its data replaced by those of out.x0.
+
+    x + alpha' (x0 - x0_noise); for DDIM that is alpha' x0 + sigma' eps of x0_noise (CFG++).
+    """
+    if out.x0_noise is None:
+        return x
+    return x + bcast(row["alpha_next"], x) * (out.x0 - out.x0_noise)
 
 
 def standard_normal(keys: Array, x: Array) -> Array:

@@ -159,6 +159,18 @@ class Leading:
 
 
 @dataclasses.dataclass(frozen=True)
+class TSDPM:
+    """The grid of the code released with Time-Shift: k floor(N/(n + 1)) + 1 for k = n - 1 .. 0.
+
+    One of its "n + 1 steps", the noisiest, is left out, and the end is index 0, not the data.
+    """
+
+    def times(self, process: Process, n: int) -> np.ndarray:
+        size = _table_size(process, n + 1)
+        return np.append(np.arange(n - 1, -1, -1) * (size // (n + 1)) + 2.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
 class Respaced:
     """Indices round_half_even(k (N - 1)/(n - 1)): improved DDPM's and DiT's re-spacing.
 

@@ -1,9 +1,10 @@
 """Guidance: how conditional and null predictions become the one that a solver sees.
 
-`wrap(denoise, cond, null)` returns `predict` and what it remembers from step to step (`memory`, or
-a function that makes it from x); `denoise(x, t, cond, inputs)` returns an output with x0, variance
-and features (the denoiser's). The weight of each evaluation is a value of the row, so another
-weight or interval never compiles again.
+`wrap(denoise, cond, null, other)` returns `predict` and what it remembers from step to step
+(`memory`, or a function that makes it from x); `denoise(x, t, cond, inputs)` returns an output with
+x0, variance and features (the denoiser's), and so does `other`, a second network, where a rule asks
+for one. The weight of each evaluation is a value of the row, so another weight or interval never
+compiles again.
 """
 
 import dataclasses
@@ -19,22 +20,36 @@ from genjax.core.errors import UserError
 from genjax.core.registry import option
 from genjax.core.types import Prediction
 from genjax.process.gaussian import Process
-from genjax.solvers.base import Predict
+from genjax.solvers.base import Predict, Row
 
 Denoise = Callable[[Array, Array, Any, Any], Any]
+_THRESHOLD = "quantile of |x0| that bounds each image, 0 to 1 (None: no bound)"
 
 
 @dataclasses.dataclass(frozen=True)
 class Unguided:
-    """The conditional prediction as it is: one evaluation of the batch, no null branch."""
+    """The conditional prediction as it is: one evaluation of the batch, no null branch.
+
+    `threshold`: see `ClassifierFree`.
+    """
+
+    renoises: ClassVar[bool] = False
+    two_networks: ClassVar[bool] = False
+
+    threshold: float | None = option(None, _THRESHOLD)
+
+    def __post_init__(self):
+        check_threshold(self.threshold)
 
     def rows(self, process: Process, rows: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the rows unchanged."""
         return dict(rows)
 
-    def wrap(self, denoise: Denoise, cond: Tree, null: Tree) -> tuple[Predict, Tree]:
+    def wrap(
+        self, denoise: Denoise, cond: Tree, null: Tree, other: Denoise | None = None
+    ) -> tuple[Predict, Tree]:
         """Returns `predict` and no memory."""
-        return _plain(denoise, cond), ()
+        return thresholded(_plain(denoise, cond), self.threshold), ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,25 +60,27 @@ class ClassifierFree:
     branch's. With an `interval` (lo, hi] of lam = sigma/alpha (Kynkaanniemi et al., 2404.07724)
     w = 1 outside, where the null branch is not evaluated; `x0_null` is then not reported.
     `channels` = k guides the first k channels only (3: how DiT's and SiT's numbers were made).
-    `threshold` = p bounds each guided image by the p-quantile of its absolute values, where that is
-    above 1, and divides by it (Imagen's dynamic thresholding, for data in [-1, 1]).
+    `threshold` = p bounds each estimate x0 by the p-quantile of its absolute values, where that is
+    above 1, and divides by it (Imagen's dynamic thresholding, for data in [-1, 1]); the noise that
+    a solver computes belongs to the bounded x0.
     A weight of exactly 1 is no guidance: the null branch is never evaluated.
 
-    Other rules (genjax.solvers.guidance_rules) are subclasses with another `combine`.
+    Other rules (genjax.solvers.guidance_rules) are subclasses with another `combine`, or other
+    `branches`.
     """
 
     renoises: ClassVar[bool] = False  # whether the solver puts back another estimate's noise
+    two_networks: ClassVar[bool] = False  # whether `wrap` needs `other`
 
     weight: float = option(1.5, "guidance weight w; 1 is unguided, 0 the null model")
     interval: tuple[float, float] | None = option(
         None, "guide only where lo < sigma/alpha <= hi (None: everywhere)"
     )
     channels: int | None = option(None, "guide only the first channels (None: all)")
-    threshold: float | None = option(None, "quantile that bounds a guided image (None: no bound)")
+    threshold: float | None = option(None, _THRESHOLD)
 
     def __post_init__(self):
-        if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise ValueError(f"threshold must lie in (0, 1], got {self.threshold}")
+        check_threshold(self.threshold)
         if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:
             raise ValueError(f"interval must be 0 <= lo < hi, got {self.interval}")
         if self.channels is not None and self.channels < 1:
@@ -102,11 +119,14 @@ class ClassifierFree:
         alpha, sigma = process.alpha(t), process.sigma(t)  # lam itself is infinite at alpha = 0
         return np.where((lo * alpha < sigma) & (sigma <= hi * alpha), self.weight, 1.0)
 
-    def wrap(self, denoise: Denoise, cond: Tree, null: Tree) -> tuple[Predict, Tree]:
-        """Returns `predict` and `start`. Raises `UserError` if there is nothing to drop."""
-        plain = _plain(denoise, cond, self.renoises)
-        if self.off:
-            return plain, ()
+    def branches(
+        self, denoise: Denoise, cond: Tree, null: Tree, other: Denoise | None
+    ) -> Callable[[Array, Row], tuple[Array, Array, Any]]:
+        """Returns fn(x, row) -> (estimate to go to, estimate to go from, output of the first).
+
+        Raises `UserError` if there is nothing to drop.
+        """
+        del other
         if cond is None or null is None:
             raise UserError(
                 "sampler.guidance: classifier-free guidance needs a conditional network;"
@@ -114,33 +134,46 @@ class ClassifierFree:
             )
         both = jax.tree.map(_interleave, cond, null)
 
-        def guided(x, row, memory):
+        def evaluate(x, row):
             t = row["t"]
             out = denoise(
                 _interleave(x, x), _interleave(t, t) if jnp.ndim(t) else t, both, row.get("inputs")
             )
             yes, no = _separate(out.x0)
+            variance, features = jax.tree.map(
+                lambda a: _separate(a)[0], (out.variance, out.features or None)
+            )
+            return yes, no, Prediction(yes, variance=variance, features=features)
+
+        return evaluate
+
+    def wrap(
+        self, denoise: Denoise, cond: Tree, null: Tree, other: Denoise | None = None
+    ) -> tuple[Predict, Tree]:
+        """Returns `predict` and `start`. Raises `UserError` if a branch is missing."""
+        plain = _plain(denoise, cond, self.renoises)
+        if self.off:
+            return thresholded(plain, self.threshold), ()
+        evaluate = self.branches(denoise, cond, null, other)
+
+        def guided(x, row, memory):
+            yes, no, out = evaluate(x, row)
             x0, noise, memory = self.combine(bcast(row["w"], x), yes, no, memory)
-            if self.threshold is not None:
-                x0 = _bounded(x0, self.threshold)
             if self.channels is not None:
                 first = jnp.arange(x0.shape[-1]) < self.channels
                 x0 = jnp.where(first, x0, yes)
                 noise = None if noise is None else jnp.where(first, noise, yes)
-            variance, features = jax.tree.map(
-                lambda a: _separate(a)[0], (out.variance, out.features or None)
-            )
-            null_estimate = no if self.interval is None else None
-            return Prediction(x0, null_estimate, noise, variance, features), memory
+            null_estimate = no if self.interval is None and not self.two_networks else None
+            return Prediction(x0, null_estimate, noise, out.variance, out.features), memory
 
         if self.interval is None:
-            return guided, self.start
+            return thresholded(guided, self.threshold), self.start
 
         def predict(x, row, memory):
             on = jnp.any(row["w"] != 1)
             return jax.lax.cond(on, lambda m: guided(x, row, m), lambda m: plain(x, row, m), memory)
 
-        return predict, self.start
+        return thresholded(predict, self.threshold), self.start
 
 
 def with_classifier(
@@ -176,11 +209,24 @@ def _plain(denoise: Denoise, cond: Tree, renoises: bool = False) -> Predict:
     return predict
 
 
-def _bounded(x0: Array, quantile: float) -> Array:
-    """Returns each image within its own quantile s >= 1 of |x0|, divided by s."""
-    size = jnp.abs(x0).reshape(x0.shape[0], -1)
-    s = bcast(jnp.maximum(jnp.quantile(size, quantile, axis=1), 1.0), x0)
-    return jnp.clip(x0, -s, s) / s
+def check_threshold(quantile: float | None) -> None:
+    """Raises ValueError unless it is None or lies in (0, 1]."""
+    if quantile is not None and not 0 < quantile <= 1:
+        raise ValueError(f"threshold must lie in (0, 1], got {quantile}")
+
+
+def thresholded(predict: Predict, quantile: float | None) -> Predict:
+    """Returns `predict` with each x0 within its own quantile s >= 1 of |x0|, divided by s."""
+    if quantile is None:
+        return predict
+
+    def bounded(x, row, memory):
+        out, memory = predict(x, row, memory)
+        size = jnp.abs(out.x0).reshape(x.shape[0], -1)
+        s = bcast(jnp.maximum(jnp.quantile(size, quantile, axis=1), 1.0), x)
+        return dataclasses.replace(out, x0=jnp.clip(out.x0, -s, s) / s), memory
+
+    return bounded
 
 
 def _interleave(a: Array, b: Array) -> Array:

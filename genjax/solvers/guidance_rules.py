@@ -5,15 +5,18 @@ say so. Norms and deviations are per image, over all its numbers.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
 from genjax.core.arrays import Array, Tree
+from genjax.core.errors import UserError
 from genjax.core.registry import Registry, option
+from genjax.core.types import Prediction
 from genjax.process.gaussian import Process
-from genjax.solvers.guidance import ClassifierFree, Unguided
+from genjax.solvers.base import Row
+from genjax.solvers.guidance import ClassifierFree, Denoise, Unguided
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +46,8 @@ class CFGpp(ClassifierFree):
 
     D = D_null + lambda (D_cond - D_null) with `weight` = lambda in [0, 1], and a step of DDIM is
     x' = alpha' D + sigma' eps_null. lambda = 1 is not conditional DDIM: the noise is still the null
-    branch's. For solvers of one evaluation a step (ddim, euler, euler_ancestral).
+    branch's. Every solver that can (`Solver.renoises`) takes its own step on the null estimates
+    and moves the result by alpha' (D - D_null); for DDIM that is the step above.
     """
 
     renoises: ClassVar[bool] = True
@@ -109,6 +113,45 @@ class CFGZero(ClassifierFree):
         return no + w * (yes - no), None, memory
 
 
+@dataclasses.dataclass(frozen=True)
+class Autoguidance(ClassifierFree):
+    """D = D_bad + w (D - D_bad) with a worse network for D_bad (Karras et al., arXiv 2406.02507).
+
+    The worse one, a smaller or less trained model of the same data and process, is read with its
+    own settings from `model`; both see the condition, so unconditional models can be guided too.
+    It is not given the network inputs of the sampler (skip scales, block masks).
+    """
+
+    two_networks: ClassVar[bool] = True
+
+    weight: float = option(2.0, "guidance weight w; 1 is unguided")
+    model: str = option("", "workdir, or folder of a converted model, of the worse network")
+    ema: str | None = option(None, "its EMA (None: its config's first)")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.model:
+            raise ValueError("model must name the workdir of the worse network")
+
+    def branches(
+        self, denoise: Denoise, cond: Tree, null: Tree, other: Denoise | None
+    ) -> Callable[[Array, Row], tuple[Array, Array, Any]]:
+        del null
+        if other is None:
+            raise UserError(
+                "sampler.guidance.model: the worse network of autoguidance is read by `genjax"
+                " sample`, `eval` and `search`; while training, sample with another guidance"
+            )
+
+        def evaluate(x, row):
+            good = denoise(x, row["t"], cond, row.get("inputs"))
+            bad = other(x, row["t"], cond, None)
+            out = Prediction(good.x0, variance=good.variance, features=good.features or None)
+            return good.x0, bad.x0, out
+
+        return evaluate
+
+
 GUIDANCES = Registry(
     "guidance",
     {
@@ -118,6 +161,7 @@ GUIDANCES = Registry(
         "cfgpp": CFGpp,
         "apg": APG,
         "cfg_zero": CFGZero,
+        "autoguidance": Autoguidance,
     },
 )
 

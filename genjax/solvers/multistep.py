@@ -15,7 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax.core.arrays import Array, Tree, bcast, namespace
-from genjax.solvers.base import Predict, Row, Solver, State, standard_normal
+from genjax.solvers.base import (
+    Predict,
+    Row,
+    Solver,
+    State,
+    displaced,
+    standard_normal,
+    stepped,
+)
 
 _TERMS = 18  # of the series of phi below |z| = 1: the next is 1e-17
 
@@ -39,6 +47,10 @@ class Multistep(Solver):
     def depth(self) -> int:
         """How many values the solver keeps, the newest included."""
         raise NotImplementedError
+
+    @property
+    def renoises(self) -> bool:
+        return type(self).step is Multistep.step
 
     def weights(self, times: Sequence[Any], t_next) -> dict[str, Any]:
         """Returns the coefficients of the step times[0] -> t_next, shaped like t; c [..., depth].
@@ -100,8 +112,8 @@ class Multistep(Solver):
     def step(self, predict: Predict, state: State, row: Row, keys: Array) -> State:
         x = state.x
         out, memory = predict(x, row, state.memory)
-        history = push(state.history, self.value(row, x, out.x0))
-        x = bcast(row["a"], x) * x + combine(row["c"], history)
+        history = push(state.history, self.value(row, x, stepped(out)))
+        x = displaced(row, bcast(row["a"], x) * x + combine(row["c"], history), out)
         if "s" in row:
             x = x + bcast(row["s"], x) * standard_normal(keys, x)
         return State(x, memory, history)

@@ -25,6 +25,7 @@ from genjax.solvers.base import Predict
 from genjax.solvers.impose import Imposed, Known
 from genjax.solvers.likelihood import dequantise
 from genjax.solvers.network_inputs import INPUTS
+from genjax.solvers.time_shift import SHIFTS, NoShift
 from genjax.tasks.codec import CODECS, Identity
 
 
@@ -38,6 +39,7 @@ class SamplerSettings:
         GUIDANCES, {"name": "none"}, "how conditional and null predictions combine"
     )
     inputs: Any = choice(INPUTS, {"name": "none"}, "what the network is given beside x and t")
+    shift: Any = choice(SHIFTS, {"name": "none"}, "what is done against exposure bias")
     steps: int = option(50, "solver steps")
 
     def __post_init__(self):
@@ -239,12 +241,13 @@ class Diffusion:
                 "sampler.guidance.interval: an adaptive solver chooses its own times, so its "
                 "guidance weight must be the same at all; leave the interval out"
             )
-        renoises = getattr(self.sampler.guidance, "renoises", False)
-        if renoises and type(self.solver).step is not Solver.step:
+        if self.sampler.guidance.renoises and not self.solver.renoises:
             raise UserError(
-                "sampler.guidance: this rule puts the null branch's noise back, which takes a "
-                "solver of one evaluation a step; choose ddim, euler or euler_ancestral"
+                "sampler.guidance: this rule puts the null branch's noise back, which"
+                f" {type(self.sampler.solver).__name__} cannot; choose ddim, euler, euler_ancestral"
+                " or a multistep solver without starters and corrections, such as dpmpp_2m or deis"
             )
+        rows = self.sampler.shift.rows(self.process, rows)
         rows = self.sampler.inputs.rows(self.process, self.model, self.shape, rows)
         return self.sampler.guidance.rows(self.process, rows)
 
@@ -255,6 +258,13 @@ class Diffusion:
         For a solver that adapts, at most so many; `draw_measured` counts.
         """
         return self.solver.nfe(self.sampler.steps)
+
+    def network(self, params: Tree) -> Callable[..., Any]:
+        """Returns fn(x, t, cond, inputs) -> the denoiser's output; a pytree of the parameters."""
+        return jax.tree_util.Partial(self._evaluate, params)
+
+    def _evaluate(self, params: Tree, x: Array, t, cond, inputs=None) -> Any:
+        return self.denoiser(params, x, t, cond, inputs=inputs)
 
     def draw(self, params: Tree, frozen: dict, rows: dict, sample_keys: Array, cond) -> Array:
         """Returns images [b, h, w, c] in `data_range`; sample i depends on `sample_keys[i]` alone.
@@ -275,17 +285,20 @@ class Diffusion:
     ) -> tuple[Array, dict[str, Array]]:
         """Returns `draw`'s images and what the solver measured of each, see `Solver.measures`.
 
-        `known` is what the sampler must keep to; `guide` is put around every prediction.
+        `known` is what the sampler must keep to; `guide` is put around every prediction;
+        frozen["guide"] is the second network of autoguidance, see `network`.
         """
-
-        def denoise(x, t, cond, inputs=None):
-            return self.denoiser(params, x, t, cond, inputs=inputs)
-
         null = self.null(cond) if self.has_null and cond is not None else None
-        predict, memory = self.sampler.guidance.wrap(denoise, cond, null)
+        predict, memory = self.sampler.guidance.wrap(
+            self.network(params), cond, null, frozen.get("guide")
+        )
         predict = predict if guide is None else guide(predict)
         start = rows["t"][0]
-        solver = self.solver if known is None else Imposed(self.solver, known, start)
+        solver, predict = self.sampler.shift.apply(self.solver, predict)
+        if known is not None:
+            if not isinstance(self.sampler.shift, NoShift):
+                raise UserError("sampler.shift: cannot keep to a given part of an image; set none")
+            solver = Imposed(solver, known, start)
         x = noise(sample_keys, self.shape, self.process.start_std(start))
         state = solve(solver, predict, rows, x, sample_keys, memory)
         images = self.codec.decode(frozen.get("codec"), solver.output(state))

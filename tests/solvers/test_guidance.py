@@ -32,7 +32,7 @@ def network(process, log):
 def guided(process, grid, guidance, x=X, solver="ddim", log=None):
     guidance = GUIDANCES.build(guidance)
     predict, memory = guidance.wrap(network(process, [] if log is None else log), COND, NULL)
-    solver = bound(solver, process)
+    solver = bound(solver, process) if isinstance(solver, str) else solver
     rows = guidance.rows(process, solver.rows(grid))
     out = jax.jit(lambda r, x, k: sample(solver, predict, r, x, k, memory))(rows, x, keys(2))
     jax.effects_barrier()
@@ -40,7 +40,7 @@ def guided(process, grid, guidance, x=X, solver="ddim", log=None):
 
 
 def plain(process, grid, mean, x=X, solver="ddim"):
-    solver = bound(solver, process)
+    solver = bound(solver, process) if isinstance(solver, str) else solver
     return np.asarray(
         sample(solver, predictor(gaussian(process, mean, 0.5)), solver.rows(grid), x, keys(2))
     )

@@ -9,8 +9,8 @@ import pytest
 
 from genjax.core.errors import UserError
 from genjax.process.gaussian import VP, RectifiedFlow
-from genjax.solvers import GUIDANCES, sample
-from tests.solvers.solver_toys import bound
+from genjax.solvers import GUIDANCES, noise, sample
+from tests.solvers.solver_toys import bound, keys
 from tests.solvers.test_guidance import COND, NULL, X, guided, network, plain
 from tests.tasks import tiny
 
@@ -45,13 +45,10 @@ def branches(t=0.6):
         {"name": "rescaled", "phi": 0.0},
         {"name": "apg", "eta": 1.0, "beta": 0.0},
         {"name": "apg", "eta": 1.0, "beta": 0.0, "r": 1e6},
-        {"name": "cfg", "threshold": 1.0, "interval": (0.0, 1e-3)},
     ],
 )
 def test_rules_at_their_neutral_options_are_the_plain_one(fields):
-    out = rule(**fields)
-    want = PLAIN if "interval" not in fields else plain(FLOW, GRID, 0.8)
-    np.testing.assert_allclose(out, want, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(rule(**fields), PLAIN, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["rescaled", "apg", "cfg_zero"])
@@ -107,10 +104,21 @@ def test_cfg_zero_scales_the_null_branch():
     np.testing.assert_allclose(found.x0, s * no + 3 * (yes - s * no), rtol=1e-4, atol=1e-5)
 
 
-def test_thresholds_are_of_each_image():
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "cfg", "weight": 3.0},
+        {"name": "cfg", "weight": 1.0},
+        {"name": "none"},
+        {"name": "cfg", "weight": 3.0, "interval": (0.0, 0.1)},  # not where it is asked
+    ],
+)
+def test_thresholds_are_of_each_image_guided_or_not(fields):
     x = X.at[1].multiply(20.0)
-    free, _ = once({"name": "cfg", "weight": 3.0}, x=x)
-    found, _ = once({"name": "cfg", "weight": 3.0, "threshold": 0.9}, x=x)
+    w = 3.0 if fields.get("weight") == 3.0 and "interval" not in fields else 1.0
+    free, _ = once(fields, x=x, w=w)
+    found, _ = once({**fields, "threshold": 0.9}, x=x, w=w)
+    assert np.abs(free.x0[1]).max() > 2
     for i in range(2):
         s = max(np.quantile(np.abs(free.x0[i]), 0.9), 1.0)
         np.testing.assert_allclose(found.x0[i], np.clip(free.x0[i], -s, s) / s, rtol=1e-5)
@@ -137,12 +145,73 @@ def test_cfgpp_takes_the_noise_of_the_null_branch(process, lam):
     assert (np.abs(found - null).max() < 1e-4) == (lam == 0)
 
 
+def test_cfgpp_of_a_multistep_solver():
+    """2M's step on the null estimates, and alpha' (D - D_null); at lambda = 0 the null model."""
+    process, grid, lam = VP(), np.linspace(0.9, 0.1, 6), 0.7
+    solver = bound("dpmpp_2m", process, lower_order_final=False)
+    found = guided(process, grid, {"name": "cfgpp", "weight": lam}, solver=solver)
+    rows, x, before = solver.rows(grid), np.asarray(X, np.float64), None
+    denoise = network(process, [])
+    for i, t in enumerate(grid[:-1]):
+        yes, no = (
+            np.asarray(denoise(jnp.asarray(x, jnp.float32), jnp.float32(t), c, None).x0)
+            for c in (COND, NULL)
+        )
+        past = rows["c"][i, 1] * before if i else 0.0
+        x = rows["a"][i] * x + rows["c"][i, 0] * no + past
+        x, before = x + process.alpha(grid[i + 1]) * lam * (yes - no), no
+    np.testing.assert_allclose(found, x, rtol=2e-4, atol=2e-5)
+    null = guided(process, grid, {"name": "cfgpp", "weight": 0.0}, solver=solver)
+    np.testing.assert_allclose(null, plain(process, grid, -0.3, solver=solver), rtol=2e-5, atol=1e-5)
+
+
 def test_cfgpp_needs_a_solver_that_can_put_noise_back():
     sampler = {"guidance": {"name": "cfgpp"}, "steps": 3}
-    assert tiny.task(sampler={**sampler, "solver": {"name": "ddim"}}).rows()["alpha_next"].shape
-    task = tiny.task(sampler={**sampler, "solver": {"name": "heun"}})
-    with pytest.raises(UserError, match="takes a solver of one evaluation a step"):
-        task.rows()
+    for name in ("ddim", "euler_ancestral", "dpmpp_2m", "deis"):
+        task = tiny.task(sampler={**sampler, "solver": {"name": name}})
+        assert task.rows()["alpha_next"].shape == (3,)
+    for name in ("heun", "unipc", "ipndm", "ddpm", "dpm_solver"):
+        task = tiny.task(sampler={**sampler, "solver": {"name": name}, "grid": {"end": 0.01}})
+        with pytest.raises(UserError, match="cannot; choose ddim"):
+            task.rows()
+
+
+def test_autoguidance_goes_away_from_the_worse_network():
+    """P4 with two networks of the same condition: the paths of N(m_b + w (m_g - m_b), s^2)."""
+    made = GUIDANCES.build({"name": "autoguidance", "model": "elsewhere", "weight": 2.5})
+    other = lambda x, t, cond, inputs: network(FLOW, [])(x, t, NULL, inputs)  # noqa: E731
+    solver = bound("heun", FLOW)
+    predict, memory = made.wrap(network(FLOW, []), COND, None, other)
+    rows = made.rows(FLOW, solver.rows(GRID))
+    found = sample(solver, predict, rows, X, keys(2), memory)
+    want = plain(FLOW, GRID, -0.3 + 2.5 * 1.1, solver="heun")
+    np.testing.assert_allclose(found, want, rtol=2e-5, atol=2e-5)
+    out, _ = predict(X, {"t": jnp.float32(0.5), "w": jnp.float32(2.5), "inputs": {"shift": 0}}, ())
+    assert out.x0_null is None and not out.variance.any()  # of the good network
+    with pytest.raises(UserError, match="worse network"):
+        made.wrap(network(FLOW, []), COND, None)
+    with pytest.raises(UserError, match="model"):
+        GUIDANCES.build({"name": "autoguidance"})
+
+
+def test_autoguidance_of_a_task_reads_the_second_network_from_frozen():
+    sampler = {"solver": {"name": "ddim"}, "steps": 3}
+    rule = {"name": "autoguidance", "model": "elsewhere", "weight": 3.0}
+    task = tiny.task(sampler={**sampler, "guidance": rule})
+    small = tiny.task(model={"width": 8})
+    good, bad = (tiny.parameters(t)["model"] for t in (task, small))
+    draw_keys, cond = keys(2), {"label": jnp.array([1, 2])}
+    other = {"guide": small.network(bad)}
+    found = jax.jit(task.draw)(good, other, task.rows(), draw_keys, cond)
+    # the same by hand
+    rows, x = task.rows(), noise(draw_keys, task.shape)
+    for i in range(3):
+        t = float(rows["t"][i])
+        d = [n.network(p)(x, t, cond).x0 for n, p in ((task, good), (small, bad))]
+        x = rows["a"][i] * x + rows["c"][i] * (d[1] + 3.0 * (d[0] - d[1]))
+    np.testing.assert_allclose(found, x, rtol=2e-4, atol=2e-4)
+    with pytest.raises(UserError, match="while training"):
+        task.draw(good, {}, rows, draw_keys, cond)
 
 
 @pytest.mark.parametrize(
@@ -172,11 +241,11 @@ def test_an_image_does_not_depend_on_the_others_and_weights_do_not_compile(name)
         return sample(solver, predict, rows, x, keys, memory)
 
     draw = jax.jit(draw)
-    keys = jax.random.split(jax.random.key(0), 2)
+    own = keys(2)
     rows = made.rows(FLOW, solver.rows(GRID))
-    both = draw(rows, X, keys, COND, NULL)
-    one = jax.tree.map(lambda a: a[:1], (X, keys, COND, NULL))
+    both = draw(rows, X, own, COND, NULL)
+    one = jax.tree.map(lambda a: a[:1], (X, own, COND, NULL))
     np.testing.assert_allclose(draw(rows, *one)[0], both[0], rtol=1e-5, atol=1e-6)
     count = len(traces)
-    moved = draw({**rows, "w": 0.5 * rows["w"]}, X, keys, COND, NULL)
+    moved = draw({**rows, "w": 0.5 * rows["w"]}, X, own, COND, NULL)
     assert len(traces) == count and np.abs(moved - both).max() > 1e-3
