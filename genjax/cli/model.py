@@ -92,7 +92,9 @@ class Model:
                 f"note: {path} was searched at guidance {theirs:g}; this model's config says "
                 f"{ours:g}. The schedule's {theirs:g} is used"
             )
-        return dataclasses.replace(self, task=dataclasses.replace(self.task, sampler=settings))
+        task = dataclasses.replace(self.task, sampler=settings)
+        frozen = self.frozen | _on(self.mesh, guide(task))
+        return dataclasses.replace(self, task=task, frozen=frozen)
 
     def generator(
         self, num: int, *, steps=None, guidance=None, solver=None, batch=None
@@ -147,12 +149,36 @@ def load(path: str, *, ema: str | None = None) -> Model:
     Raises `UserError` where there is no model, or no such average.
     """
     model = _read(path, ema)
-    if jax.device_count() == 1:
-        return model
-    mesh = MeshSpec().build()
-    whole = replicated(mesh)
-    params, frozen = jax.tree.map(lambda x: place(x, whole), (model.params, model.frozen))
+    mesh = MeshSpec().build() if jax.device_count() > 1 else None
+    params, frozen = _on(mesh, (model.params, model.frozen | guide(model.task)))
     return dataclasses.replace(model, params=params, frozen=frozen, mesh=mesh)
+
+
+def guide(task: Diffusion) -> dict[str, Tree]:
+    """Returns {"guide": the second network of the task's autoguidance}, or {} without one.
+
+    Raises `UserError` unless it draws the same kind of images by the same process.
+    """
+    rule = task.sampler.guidance
+    if not rule.two_networks:
+        return {}
+    other = _read(rule.model, rule.ema)
+    for what in ("process", "shape", "num_classes"):
+        ours, theirs = (getattr(t, what) for t in (task, other.task))
+        if ours != theirs:
+            raise UserError(
+                f"sampler.guidance.model: {rule.model} has {what} = {theirs}, but the model that "
+                f"it is to guide has {ours}; give one of the same data and process"
+            )
+    return {"guide": other.task.network(other.params)}
+
+
+def _on(mesh: Mesh | None, tree: Tree) -> Tree:
+    """Returns the tree with every array whole on each device of the mesh (None: as it is)."""
+    if mesh is None:
+        return tree
+    whole = replicated(mesh)
+    return jax.tree.map(lambda x: place(x, whole), tree)
 
 
 def _read(path: str, ema: str | None) -> Model:

@@ -6,6 +6,7 @@ solver, and `apply` what uses them around it: window and cutoff are numbers of t
 """
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,7 +89,7 @@ class TimeShift:
     widest: int = option(0, "widest window of a search, which compiles once for all (0: window)")
 
     def __post_init__(self):
-        if self.window < 0 or self.cutoff < 0 or not 0 <= self.v0:
+        if self.window < 0 or self.cutoff < 0 or self.v0 < 0:
             raise ValueError("window, cutoff and v0 must not be negative")
         for key, legal in (
             ("mode", ("paper", "ts_dpm", "ts_adm")),
@@ -142,10 +143,8 @@ class TimeShift:
             shift["nominal"] = _past(t, solver.depth)
         else:
             own = self._own(solver, rows, t, t_next, time, unit, count)
-            moved = looks & (offsets != 0) if self.mode != "ts_adm" else looks
+            moved = looks & ((time != nominal[:, None]) | (self.mode == "ts_adm"))
             shift["own"] = {k: _mixed(moved, rows[k], v) for k, v in own.items()}
-            if self.mode == "ts_adm":
-                shift["time"] = shift["own"]["t_next"]
         return {**rows, "shift": shift}
 
     def check(self, solver: Solver) -> None:
@@ -178,6 +177,20 @@ class TimeShift:
                 'sampler.shift.mode: "ts_adm" reads a table of betas backwards, but the process is'
                 f" {type(process).__name__}; choose the process table"
             )
+
+    def check_latents(self) -> None:
+        """Warns that latents tell little; `UserError` unless their own variance is counted."""
+        if self.variance_target != "marginal":
+            raise UserError(
+                "sampler.shift.variance_target: latents are scaled to a variance near 1, so that a"
+                ' sample has it at every time and 1 - abar says nothing; take "marginal" with their'
+                " v0, or shift none"
+            )
+        warnings.warn(
+            f"sampler.shift: expect nothing of Time-Shift for latents of variance {self.v0:g}: the"
+            " nearer it is to 1, the less a sample's variance depends on its time",
+            stacklevel=2,
+        )
 
     def _half(self, solver: Solver, window: int) -> int:
         return window if self.mode == "ts_dpm" and isinstance(solver, DEIS) else window // 2
@@ -293,12 +306,12 @@ SHIFTS = Registry(
 
 
 def units(process: Process) -> tuple[float, int]:
-    """Returns (length of one time of the table in t, number of them): time i is t = (i + 1) unit."""
+    """Returns (unit, number) of the times of a table: time i is t = (i + 1) unit."""
     count = process.n if isinstance(process, Table) else _ENTRIES
     return process.t_max / count, count
 
 
-def histogram(times: np.ndarray, rows: Mapping[str, Any]) -> list[dict[str, Any]]:
+def histogram(process: Process, rows: Mapping[str, Any], times: np.ndarray) -> list[dict[str, Any]]:
     """Returns for each step what the samples of `times` [m, n] (in t) chose; `rows`: the task's.
 
     "nominal": the time in whose place they were chosen; "shifts": {times of the table moved, up is
@@ -307,7 +320,7 @@ def histogram(times: np.ndarray, rows: Mapping[str, Any]) -> list[dict[str, Any]
     """
     shift = rows["shift"]
     times = np.asarray(times, np.float64)
-    unit = float(shift["unit"][0])
+    unit, _ = units(process)
     found = []
     for i, (centre, half) in enumerate(zip(shift["centre"], shift["half"])):
         moved = np.round((times[:, i] - float(centre)) / unit).astype(int)

@@ -25,7 +25,7 @@ from genjax.solvers.base import Predict
 from genjax.solvers.impose import Imposed, Known
 from genjax.solvers.likelihood import dequantise
 from genjax.solvers.network_inputs import INPUTS
-from genjax.solvers.time_shift import SHIFTS, NoShift
+from genjax.solvers.time_shift import SHIFTS, NoShift, TimeShift
 from genjax.tasks.codec import CODECS, Identity
 
 
@@ -247,9 +247,12 @@ class Diffusion:
                 f" {type(self.sampler.solver).__name__} cannot; choose ddim, euler, euler_ancestral"
                 " or a multistep solver without starters and corrections, such as dpmpp_2m or deis"
             )
-        rows = self.sampler.shift.rows(self.process, rows)
+        encoded = self.latents or not isinstance(self.codec, Identity)
+        if isinstance(self.sampler.shift, TimeShift) and encoded:
+            self.sampler.shift.check_latents()
         rows = self.sampler.inputs.rows(self.process, self.model, self.shape, rows)
-        return self.sampler.guidance.rows(self.process, rows)
+        rows = self.sampler.guidance.rows(self.process, rows)
+        return self.sampler.shift.rows(self.solver, rows)
 
     @property
     def nfe(self) -> int:
@@ -294,7 +297,7 @@ class Diffusion:
         )
         predict = predict if guide is None else guide(predict)
         start = rows["t"][0]
-        solver, predict = self.sampler.shift.apply(self.solver, predict)
+        solver, predict = self.sampler.shift.apply(self.solver, predict, len(rows["t"]))
         if known is not None:
             if not isinstance(self.sampler.shift, NoShift):
                 raise UserError("sampler.shift: cannot keep to a given part of an image; set none")

@@ -162,7 +162,8 @@ def test_cfgpp_of_a_multistep_solver():
         x, before = x + process.alpha(grid[i + 1]) * lam * (yes - no), no
     np.testing.assert_allclose(found, x, rtol=2e-4, atol=2e-5)
     null = guided(process, grid, {"name": "cfgpp", "weight": 0.0}, solver=solver)
-    np.testing.assert_allclose(null, plain(process, grid, -0.3, solver=solver), rtol=2e-5, atol=1e-5)
+    want = plain(process, grid, -0.3, solver=solver)
+    np.testing.assert_allclose(null, want, rtol=2e-5, atol=1e-5)
 
 
 def test_cfgpp_needs_a_solver_that_can_put_noise_back():
