@@ -10,6 +10,7 @@ import pytest
 
 from configs.edm import cifar10 as edm_cifar10
 from configs.score_sde import cifar10 as score_sde_cifar10
+from configs.time_shift import cifar10 as time_shift_cifar10
 from genjax.cli.config import read_file, resolve
 from genjax.cli.main import main
 from genjax.cli.schema import build_run, expand_run
@@ -35,6 +36,12 @@ ARGUMENTS = {
     "score_sde/digits.py": ["vp", "subvp", "ve"],
     "score_sde/ve256.py": ["bedroom", "church", "ffhq", "celebahq"],
     "score_sde/ve1024.py": ["celebahq", "ffhq"],
+    "time_shift/cifar10.py": [*time_shift_cifar10.ROWS, "ddim-10-plain"],
+    "vit_vqgan/imagenet256.py": ["SS", "BB", "SL"],
+    "vit_vqgan/faces256.py": ["ffhq", "celebahq"],
+    "vit_vqgan/parti.py": ["small", "decoder"],
+    "vit_vqgan/digits.py": ["8", "8-plain"],
+    "vit_vqgan/fashion_mnist.py": ["", "plain"],
     "edm2/imagenet512.py": ["XXS", "XS", "S", "M", "L", "XL", "XXL"],
     "edm2/imagenet64.py": ["XS", "S", "M", "L", "XL"],
 }
@@ -43,11 +50,15 @@ SAME_SHRUNKEN = re.compile(
     r"dit/imagenet(256|512).py:(?!S/2|XL/2)|sit_imagenet256.py:(B|L)|"
     r"edm2/imagenet512.py:(XXS|XS|L|XL|XXL)$|edm2/imagenet64.py:[^S]|edm/cifar10.py:[BCE]|"
     r"edm/cifar10.py:.*-uncond|edm/faces64.py:afhqv2|edm/faces64.py:.*-ve|"
-    r"score_sde/.*(deep|subvp)|ve256.py:[^c]|ve1024.py:f|cifar10.py:(ddpmpp|ncsnpp-cont)"
+    r"time_shift/cifar10.py:(ddim-[25]0|.*plain)|"
+    r"score_sde/.*(deep|subvp)|ve256.py:[^c]|ve1024.py:f|cifar10.py:(ddpmpp|ncsnpp-cont)|"
+    r"vit_vqgan/.*(BB|SL|ffhq|celebahq|small|plain|fashion_mnist.py)$"
 )
 SAME_STEP = re.compile(
     r"edm2/.*:(XXS|S|M|L|XL)$|edm/cifar10.py:[BDE]|edm/cifar10.py:.*-uncond|edm/faces64.py:afhqv2|"
-    r"ve256.py:[^c]|ve1024.py:f|score_sde/.*(subvp|deep-vp)$|cifar10.py:ncsnpp-cont"
+    r"time_shift/cifar10.py:(?!ddim-10$)|"
+    r"ve256.py:[^c]|ve1024.py:f|score_sde/.*(subvp|deep-vp)$|cifar10.py:ncsnpp-cont|"
+    r"vit_vqgan/.*(BB|celebahq|plain)$"
 )
 SHARED = {
     "base.py",
@@ -56,11 +67,13 @@ SHARED = {
     "edm/recipe.py",
     "edm2/recipe.py",
     "score_sde/recipe.py",
+    "vit_vqgan/recipe.py",
 }
 FILES = sorted(
     str(p.relative_to(ROOT / "configs"))
     for p in (ROOT / "configs").rglob("*.py")
-    if str(p.relative_to(ROOT / "configs")) not in SHARED and p.parent.name != "search"
+    if str(p.relative_to(ROOT / "configs")) not in SHARED
+    and p.parent.name not in ("search", "parti")  # their own tests
 )
 CONFIGS = [
     f"configs/{file}" + (f":{arg}" if arg else "")
@@ -111,7 +124,9 @@ def test_full_size_step_has_consistent_shapes(spec):
     assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(
         lambda x: (x.shape, x.dtype), abstract
     )
-    assert report.metrics["loss"][0].shape == ()
+    several = len(run.task.players) > 1
+    name = f"{run.task.players[0].name}/loss" if several else "loss"
+    assert report.metrics[name][0].shape == ()
 
 
 @pytest.mark.parametrize("spec", CONFIGS)
@@ -179,6 +194,8 @@ def shrunken(config: dict, root: Path) -> dict:
                 "data.main.source.shape": "(8,8,3)",
                 "data.main.source.classes": max(model["num_classes"], 1),
             }
+    if config["task"].get("sampler", {}).get("grid", {}).get("name") == "ts_dpm":
+        small["task.sampler.steps"] = 5  # the grid takes one more than it visits
     if model["name"] == "wide_resnet":
         small |= {"task.model.depth": 10, "task.model.widen": 1}
     if model["name"] == "edm2":
@@ -190,6 +207,22 @@ def shrunken(config: dict, root: Path) -> dict:
             "task.model.head_channels": 8,
             "task.sampler.steps": 2,
         }
+    if model["name"] == "vit_vqgan":
+        for key in ("encoder_size", "decoder_size"):
+            tower = {"depth": 1, "heads": 2, "width": 16, "hidden": 16}
+            small |= {f"task.model.{key}.{name}": value for name, value in tower.items()}
+        small |= {"task.model.quantizer.size": 16, "task.model.quantizer.dim": 4}
+        if config["task"]["discriminator"]:
+            small["task.discriminator.max_channels"] = 4
+        if config["task"]["image"][0] == 256:
+            small |= {
+                "task.image": "(8,8,3)",
+                "task.model.patch": 2,
+                "task.model.grid": "(4,4)",
+                "data.main.source.name": "synthetic",
+                "data.main.source.shape": "(8,8,3)",
+                "data.main.image_size": 8,
+            }
     if config["task"].get("latents"):
         small |= {
             "task.image": "(64,64,3)",

@@ -10,8 +10,9 @@ images and of noise. Bits per dimension (bpd) are of the reference's images, all
 """
 
 import argparse
+import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -54,7 +55,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "FILE.npz of images (arr_0) or statistics (mu, sigma)",
     )
     parser.add_argument("--metrics", required=True, help="such as fid,label_agreement")
-    parser.add_argument("--extractor", help="feature network, such as classifier:WORKDIR")
+    parser.add_argument(
+        "--extractor",
+        help="feature network: inception[:pytorch-fid|tf-legacy|adm|clean-fid], dinov2:s|b|l|g, "
+        "clip:b32|b16|l14|l14-336, or classifier:WORKDIR",
+    )
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE[,FILE]",
+        help="weight file of --extractor, or of the network NAME (lpips=BACKBONE,HEADS); may be "
+        "repeated (default: the files in --weights-folder, checked against published hashes)",
+    )
+    parser.add_argument(
+        "--weights-folder", help="folder of public weights (default: ~/.cache/genjax/weights)"
+    )
     parser.add_argument("--num", type=int, help="samples to draw (default 1000) or to read (all)")
     parser.add_argument("--json", help="write the report to this file too")
     parser.add_argument("--seed", type=int, default=0, help="seed of all that is drawn (default 0)")
@@ -89,10 +105,12 @@ def run(args: argparse.Namespace) -> int:
         METRICS,
         MODEL,
         Settings,
+        Tools,
         evaluate,
         lines,
         open_extractor,
         runner,
+        with_extractor,
     )
     from genjax.evaluation.images import noise
     from genjax.parallel import initialize
@@ -107,10 +125,14 @@ def run(args: argparse.Namespace) -> int:
     bits = density.given(args, "bpd" in names)
     settings = {"bpd": {k: bits[k] for k in ("passes", "images") if k in bits}}
     metrics = {n: METRICS.build({"name": n, **settings.get(n, {})}, "--metrics") for n in names}
+    metrics = {n: with_extractor(m, args.extractor) for n, m in metrics.items()}
     roles = {metric.extractor: metric.extractor or args.extractor for metric in metrics.values()}
     asks_model = roles.pop(MODEL, None) is not None
     extractors: dict[Any, Any]
-    extractors = {r: open_extractor(s, load_classifier) for r, s in roles.items() if s}
+    tools = Tools(load_classifier, load_weights, weight_files_of(args))
+    if args.weights_folder:
+        tools = dataclasses.replace(tools, folder=Path(args.weights_folder))
+    extractors = {r: open_extractor(s, tools) for r, s in roles.items() if s}
     model, samples = None, None
     if args.workdir:
         from genjax.cli.model import load
@@ -182,11 +204,39 @@ def load_classifier(workdir: str, flag: str = "--extractor") -> tuple[Any, Any]:
     return trained.task, params["model"]
 
 
+def load_weights(format: str, files: Sequence[Path], **fields: Any) -> tuple[Any, Any]:
+    """Returns (module, variables) of public weights, which may lie in several files together."""
+    from genjax import weights
+
+    if len(files) == 1:
+        return weights.load(format, files[0], **fields)
+    tensors: dict[str, Any] = {}
+    for file in files:
+        tensors |= weights.io.read_tensors(str(file))
+    return weights.load(format, tensors, **fields)
+
+
+def weight_files_of(args: argparse.Namespace) -> dict[str, list[str]]:
+    """Returns extractor -> files, of --weights [NAME=]FILE[,FILE]."""
+    out = {}
+    for given in args.weights:
+        name, equals, files = given.partition("=")
+        if not equals:
+            name, files = args.extractor, given
+        if not name:
+            raise UserError(f"--weights: {given} is of no network; add --extractor or NAME=")
+        out[name] = [f for f in files.split(",") if f]
+    return out
+
+
 def open_reference(spec: str, shape: tuple[int, ...], config: dict | None) -> Reference:
     """Returns the reference: an .npz of images or statistics, else a data set or a folder."""
     if spec.endswith(".npz"):
-        if "mu" in statistics.read_npz(spec):
-            return Reference(spec, None, statistics.load(spec))
+        keys = statistics.keys(spec)
+        if "mu" in keys:
+            held = images.open_samples(spec) if "arr_0" in keys else None
+            spatial = statistics.load(spec, "_s") if "mu_s" in keys else None
+            return Reference(spec, held, statistics.load(spec), spatial)
         return Reference(spec, images.open_samples(spec))
     if os.path.isdir(spec):
         spec = f"image_folder:{spec}"

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from genjax.cli import reconstruct
 from genjax.cli.streams import settings_of
 from genjax.core.errors import UserError
 from genjax.data import Source, open_stream
 from genjax.data.report import grid_png
 from genjax.parallel import check_batch, host_shard
-from genjax.tasks import Diffusion
+from genjax.tasks import Diffusion, Tokenizer
 from genjax.tasks.generate import Generator, labels_for
 from genjax.training.hooks import Hook, heldout, samples
 
@@ -24,6 +25,8 @@ def of(run: Any, mesh: Mesh, sources: Mapping[str, Source]) -> tuple[Hook, ...]:
     found = []
     if run.samples.every_images and isinstance(run.task, Diffusion):
         found.append(_samples(run, mesh, sources["main"].class_names))
+    if run.samples.every_images and isinstance(run.task, Tokenizer):
+        found.append(reconstruct.hook(run, mesh, sources))
     if run.heldout.every_images:
         found.append(_heldout(run, mesh))
     return tuple(found)

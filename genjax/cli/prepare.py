@@ -1,20 +1,21 @@
 """Offline data stages, each run once before training (over one process or many).
 
 dataset: a source as a folder of ArrayRecord shards; latents: images as autoencoder moments;
-captions: a text model of a data set's captions.
+tokens: images as a tokenizer's codes; captions: a text model of a data set's captions.
 """
 
 import argparse
 
-from genjax.cli import prepare_captions, prepare_dataset, prepare_latents
+from genjax.cli import prepare_captions, prepare_dataset, prepare_latents, prepare_tokens
 from genjax.core.errors import UserError
 
-HELP = "offline data stages: data sets, latents and text models"
+HELP = "offline data stages: data sets, latents, tokens and text models"
 TAKES_CONFIG = True  # `--config.a.b=VALUE` reaches the stages as `args.overrides`
 
 STAGES = {
     "dataset": prepare_dataset,
     "latents": prepare_latents,
+    "tokens": prepare_tokens,
     "captions": prepare_captions,
 }
 

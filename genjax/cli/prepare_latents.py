@@ -15,7 +15,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -78,26 +78,48 @@ def run(args: argparse.Namespace) -> int:
     if files.exists(files.join(args.out, records.INDEX)):
         raise UserError(f"--out: {args.out} already holds a finished data set; choose another")
     plan, meta = make_plan(args)
-    default = -(-len(plan.source) // PER_SHARD)
-    shards = default if args.shards is None else args.shards
-    if not 1 <= shards <= len(plan.source):
-        raise UserError(f"--shards: must lie in 1..{len(plan.source)} (the images), not {shards}")
-    mine = range(jax.process_index(), shards, jax.process_count())
-    todo = [s for s in mine if not records.shard_finished(args.out, s, shards, meta)]
-    if len(todo) < len(mine):
-        print(f"{len(mine) - len(todo)} finished shards are kept", file=sys.stderr)
-    write_shards(plan, args.out, todo, shards, meta)
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices("genjax prepare latents: shards written")
-    if jax.process_index() == 0:
-        index = records.finalise(args.out, shards, meta)
+    index = write_folder(plan, args.out, args.shards, meta, HELP)
+    if index:
         print(
-            f"{index['records']} images in {shards} shards, moments "
+            f"{index['records']} images in {len(index['shards'])} shards, moments "
             f"{index['fields']['moments']['shape']} {plan.store} -> {args.out}"
         )
     return 0
+
+
+class Encoding(Protocol):
+    """What is written: `encode(variables, images) -> fields` of every image of `source`."""
+
+    module: Any
+    variables: Tree
+    source: Source
+    stream: StreamSettings
+
+    def encode(self, variables: Tree, image: Array) -> dict[str, Array]: ...
+
+
+def write_folder(
+    plan: Encoding, out: str, shards: int | None, meta: dict[str, Any], what: str
+) -> dict[str, Any]:
+    """Writes this process's shards; the first process then writes and returns the index.
+
+    `shards` None: one per `PER_SHARD` images. Returns {} in the other processes. Raises `UserError`
+    for a number of shards that the images do not fill.
+    """
+    default = -(-len(plan.source) // PER_SHARD)
+    shards = default if shards is None else shards
+    if not 1 <= shards <= len(plan.source):
+        raise UserError(f"--shards: must lie in 1..{len(plan.source)} (the images), not {shards}")
+    mine = range(jax.process_index(), shards, jax.process_count())
+    todo = [s for s in mine if not records.shard_finished(out, s, shards, meta)]
+    if len(todo) < len(mine):
+        print(f"{len(mine) - len(todo)} finished shards are kept", file=sys.stderr)
+    write_shards(plan, out, todo, shards, meta)
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(f"genjax prepare, {what}: shards written")
+    return records.finalise(out, shards, meta) if jax.process_index() == 0 else {}
 
 
 def make_plan(args: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
@@ -122,7 +144,7 @@ def make_plan(args: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
     name, flip = args.source or name, args.flip or flip
     size = (args.size, args.size) if args.size else size
     module = module.clone(dtype=args.compute)
-    first = _first(source)
+    first = first_element(source)
     if "image" not in first:
         raise UserError(
             f"the source has no images, only {', '.join(first)}; give the images by --source"
@@ -172,7 +194,7 @@ def _from_config(args: argparse.Namespace) -> tuple[Any, Any]:
     return run.task, run.data["main"]
 
 
-def _first(source: Source) -> Mapping[str, Any]:
+def first_element(source: Source) -> Mapping[str, Any]:
     """Returns the first element that can be decoded."""
     for i in range(min(len(source), 256)):
         try:
@@ -184,7 +206,7 @@ def _first(source: Source) -> Mapping[str, Any]:
     raise UserError(f"no element can be decoded, such as {last}; mend the files")
 
 
-def write_shards(plan: Plan, out: str, todo: list[int], shards: int, meta: dict) -> None:
+def write_shards(plan: Encoding, out: str, todo: list[int], shards: int, meta: dict) -> None:
     """Encodes and writes the shards `todo`; shard s holds a contiguous piece of the source."""
     mesh = MeshSpec().build(jax.local_devices())
     check_batch(plan.stream.batch, mesh, key="--batch")

@@ -81,7 +81,9 @@ def build_run(full: Mapping) -> Run:
             f"config.optimizer: the task's players are {sorted(players)}, the config gives "
             f"{sorted(run.optimizer)}"
         )
-    networks = {n for p in run.task.players for n in p.trains}
+    networks = {n for p in run.task.players for n in p.trains} | set(
+        getattr(run.task, "resting", ())
+    )
     for name in run.init:
         if name not in networks:
             raise UserError(f"config.init.{name}: no such network; known: {sorted(networks)}")

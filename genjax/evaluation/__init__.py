@@ -4,14 +4,14 @@ A new metric is an entry of METRICS, a new feature network an entry of EXTRACTOR
 knows neither.
 """
 
-from collections.abc import Callable
-from typing import Any
+import dataclasses
 
-from genjax.core.errors import UserError
 from genjax.core.registry import Registry
+from genjax.evaluation import feature_metrics, pair_metrics
 from genjax.evaluation.density import MODEL, BitsPerDim, Density
-from genjax.evaluation.extractors import Classifier, Extractor, describe_module
+from genjax.evaluation.extractors import Extractor
 from genjax.evaluation.metrics import Frechet, LabelAgreement, Metric, Nearest, Spread
+from genjax.evaluation.opening import EXTRACTORS, Tools, open_extractor
 from genjax.evaluation.runner import Reference, Settings, evaluate, lines, write_json
 from genjax.evaluation.shapes_score import ShapesRight
 
@@ -19,6 +19,22 @@ METRICS = Registry(
     "metric",
     {
         "fid": Frechet,
+        "fd_dinov2": feature_metrics.FrechetDino,
+        "rfid": feature_metrics.Reconstruction,
+        "sfid": feature_metrics.Spatial,
+        "fid_infinity": feature_metrics.Infinity,
+        "kid": feature_metrics.KernelDistance,
+        "cmmd": feature_metrics.Cmmd,
+        "is": feature_metrics.Inception,
+        "precision": feature_metrics.Precision,
+        "recall": feature_metrics.Recall,
+        "density": feature_metrics.Density,
+        "coverage": feature_metrics.Coverage,
+        "clip_score": pair_metrics.ClipScore,
+        "psnr": pair_metrics.Psnr,
+        "ssim": pair_metrics.Ssim,
+        "ms_ssim": pair_metrics.MsSsim,
+        "lpips": pair_metrics.Lpips,
         "label_agreement": LabelAgreement,
         "spread": Spread,
         "nearest": Nearest,
@@ -27,35 +43,17 @@ METRICS = Registry(
     },
 )
 
-LoadTask = Callable[[str], tuple[Any, Any]]
 
+def with_extractor(metric: Metric, given: str | None) -> Metric:
+    """Returns the metric with the command line's extractor where it is of the family it names.
 
-def open_classifier(argument: str, load_task: LoadTask) -> Extractor:
-    """Returns the classifier of the workdir `argument`.
-
-    `load_task(workdir) -> (task, parameters of its network)`; the task has `predict`, `model` and
-    `image` (genjax.tasks.Classifier).
+    A metric whose paper names a network (FD-DINOv2, CMMD, LPIPS) keeps it unless another size of
+    the same one is given.
     """
-    task, params = load_task(argument)
-    if not hasattr(task, "predict"):
-        raise UserError(
-            f"--extractor: {argument} holds no classifier; train one with configs/classifier"
-        )
-    return Classifier(task.predict, params, task.image, describe_module(task.model))
-
-
-EXTRACTORS: dict[str, Callable[[str, LoadTask], Extractor]] = {"classifier": open_classifier}
-
-
-def open_extractor(spec: str, load_task: LoadTask) -> Extractor:
-    """Returns the feature network of "NAME:ARGUMENT", such as "classifier:WORKDIR"."""
-    name, colon, argument = spec.partition(":")
-    if name not in EXTRACTORS or not (colon and argument):
-        raise UserError(
-            f"--extractor: {spec!r} is none; expected NAME:PATH with NAME one of "
-            f"{sorted(EXTRACTORS)}, such as classifier:runs/classifier"
-        )
-    return EXTRACTORS[name](argument, load_task)
+    own = metric.extractor
+    if own and given and own.partition(":")[0] == given.partition(":")[0]:
+        return dataclasses.replace(metric, extractor=given)  # pyright: ignore[reportArgumentType]
+    return metric
 
 
 __all__ = [
@@ -67,8 +65,10 @@ __all__ = [
     "Metric",
     "Reference",
     "Settings",
+    "Tools",
     "evaluate",
     "lines",
     "open_extractor",
+    "with_extractor",
     "write_json",
 ]

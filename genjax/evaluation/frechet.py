@@ -10,7 +10,7 @@ would be 1e-8 each).
 
 import numpy as np
 
-from genjax.evaluation.statistics import Statistics
+from genjax.evaluation.statistics import Statistics, of_features
 
 
 def frechet(a: Statistics, b: Statistics) -> float:
@@ -55,3 +55,25 @@ def expected_bias(sigma: np.ndarray, n: int, m: int | None = None) -> float:
     pairs = np.divide(np.outer(l, l), total, out=np.zeros_like(total), where=total > 0)
     law = l.sum() + 0.5 * (pairs.sum() + np.trace(pairs))
     return float(law * (1.0 / n + (1.0 / m if m else 0.0)))
+
+
+def frechet_infinity(
+    features: np.ndarray, reference: Statistics, *, points: int = 15, seed: int = 0
+) -> tuple[float, float]:
+    """Returns (d^2 extrapolated to infinitely many samples, R^2 of the fit).
+
+    Least squares of d^2 against 1/N at `points` sample sizes, evenly from min(5000, max(N/10, 2))
+    to N, each a subset drawn without replacement (Chong and Forsyth 2020).
+    """
+    rng = np.random.default_rng(seed)
+    n = len(features)
+    sizes = np.linspace(min(5000, max(n // 10, 2)), n, points).astype(int)
+    values = []
+    for size in sizes:
+        subset = features[np.sort(rng.choice(n, size, replace=False))]
+        values.append(frechet(of_features(subset), reference))
+    inverse, y = 1.0 / sizes, np.asarray(values)
+    slope, intercept = np.polyfit(inverse, y, 1)
+    residual = np.sum((y - intercept - slope * inverse) ** 2)
+    spread = np.sum((y - y.mean()) ** 2)
+    return float(intercept), float(1.0 - residual / spread) if spread > 0 else 1.0

@@ -14,13 +14,17 @@ from genjax.evaluation.images import ImageSet
 from genjax.evaluation.neighbours import nearest
 from genjax.evaluation.statistics import Statistics
 
+# What the Frechet distance is called with the features of a network; "frechet" with any other.
+FRECHET_NAMES = {"inception": "fid", "dinov2": "fd", "clip": "fd"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
     """All that is known of one set of images; what no metric needs is None.
 
-    `features` [n, d] and `logits` [n, K] are float32 on the host. `memory` keeps what metrics
-    compute of this set alone, for the next set that is compared with it.
+    `features` [n, d] and `logits` [n, K] are float32 on the host; `spatial` are the statistics of
+    the network's spatial features. `memory` keeps what metrics compute of this set alone, for the
+    next set that is compared with it.
     """
 
     name: str
@@ -29,6 +33,7 @@ class Evidence:
     statistics: Statistics | None = None
     features: np.ndarray | None = None
     logits: np.ndarray | None = None
+    spatial: Statistics | None = None
     memory: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def recall(self, key: str, make: Callable[[], Any]) -> Any:
@@ -58,9 +63,10 @@ class Metric(Protocol):
     """A frozen dataclass, registered in METRICS.
 
     `samples` and `reference` name what it reads of either side, out of "images", "labels",
-    "captions", "statistics", "features", "logits"; a metric of the reference alone reads no
-    samples. `extractor` names the feature network ("": the one given on the command line; None: it
-    needs none; "model": the evaluated model itself).
+    "captions", "statistics", "spatial", "features", "logits"; a metric of the reference alone reads
+    no samples, and "pairs" in `reference` says that image i is compared with image i. `extractor`
+    names the feature network ("": the one given on the command line; None: it needs none; "model":
+    the evaluated model itself).
     """
 
     @property
@@ -85,7 +91,7 @@ class Frechet:
 
     def __call__(self, samples: Evidence, reference: Evidence, network, seed: int) -> Value:
         """Returns the distance with its first-order small-sample bias."""
-        a, b = _given(samples.statistics), _given(reference.statistics)
+        a, b = given(samples.statistics), given(reference.statistics)
         if a.dim != b.dim:
             raise UserError(
                 f"{reference.name}: its statistics have {b.dim} dimensions, the extractor's "
@@ -108,7 +114,7 @@ class Frechet:
             )
         return Value(
             value,
-            f"frechet[{network.name}-{network.hash[:8]}]",
+            title(FRECHET_NAMES.get(network.name.split("-")[0], "frechet"), network),
             f"{network.protocol}; covariance / (N - 1); float64 on the host",
             {"expected_bias": bias, "dimensions": a.dim},
             tuple(warnings),
@@ -125,8 +131,8 @@ class LabelAgreement:
 
     def __call__(self, samples: Evidence, reference: Evidence, network, seed: int) -> Value:
         """Returns a share in 0..1, with that of every class."""
-        logits = _given(samples.logits)
-        labels = _given(_given(samples.images).labels)
+        logits = given(samples.logits)
+        labels = given(given(samples.images).labels)
         if labels.min() < 0 or labels.max() >= logits.shape[1]:
             raise UserError(
                 f"{samples.name}: labels from {labels.min()} to {labels.max()}, but the classifier "
@@ -136,7 +142,7 @@ class LabelAgreement:
         classes = {str(c): float(right[labels == c].mean()) for c in np.unique(labels)}
         return Value(
             float(right.mean()),
-            f"label_agreement[{network.name}-{network.hash[:8]}]",
+            title("label_agreement", network),
             f"{network.protocol}; argmax of the logits = label",
             {"by_class": classes},
         )
@@ -155,8 +161,8 @@ class Spread:
 
     def __call__(self, samples: Evidence, reference: Evidence, network, seed: int) -> Value:
         """Returns the ratio; the two deviations (pixels 0..1) are its details."""
-        a = pixel_std(_given(samples.images))
-        b = reference.recall("pixel_std", lambda: pixel_std(_given(reference.images)))
+        a = pixel_std(given(samples.images))
+        b = reference.recall("pixel_std", lambda: pixel_std(given(reference.images)))
         if b == 0:
             raise UserError(f"{reference.name}: all its images are equal; the spread needs others")
         return Value(
@@ -185,10 +191,10 @@ class Nearest:
 
     def __call__(self, samples: Evidence, reference: Evidence, network, seed: int) -> Value:
         """Returns the ratio of medians of Euclidean distances (pixels 0..1)."""
-        real = _given(reference.images)
+        real = given(reference.images)
         if real.size < 2:
             raise UserError(f"{real.name}: one image has no nearest other; give more images")
-        _, drawn = _subset(_given(samples.images), self.queries, seed)
+        _, drawn = _subset(given(samples.images), self.queries, seed)
         distance, _ = nearest(drawn, real)
         between = reference.recall(
             f"nearest {self.queries} {seed}", lambda: self._between(real, seed)
@@ -231,7 +237,12 @@ def _subset(images: ImageSet, most: int, seed: int) -> tuple[np.ndarray, np.ndar
     return index, images.read(index)
 
 
-def _given(what):
+def given(what):
     """The runner has gathered what the metric declared; this says so to the type checker."""
     assert what is not None
     return what
+
+
+def title(metric: str, network: Any) -> str:
+    """Returns the honest name of a metric: with the network and its hash."""
+    return f"{metric}[{network.name}-{network.hash[:8]}]"

@@ -23,16 +23,22 @@ from genjax.evaluation.images import ImageSet
 from genjax.evaluation.metrics import Evidence, Metric, Value
 from genjax.evaluation.statistics import Accumulator, Statistics
 
-FROM_NETWORK = frozenset({"statistics", "features", "logits"})
+FROM_NETWORK = frozenset({"statistics", "spatial", "features", "logits"})
+_MOMENTS = {"statistics": "features", "spatial": "spatial"}  # wanted -> output of the network
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """The real data: images, or statistics that were made before (a file in the field's layout)."""
+    """The real data: images, or statistics that were made before (a file in the field's layout).
+
+    Where a file gives both, statistics are taken from it and the rest is of its images, as ADM's
+    reference files are used; `spatial` are the statistics for sFID.
+    """
 
     name: str
     images: ImageSet | None = None
     statistics: Statistics | None = None
+    spatial: Statistics | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +95,9 @@ def evaluate(
             entry["context"] = {
                 other.name: _brief(metric(other, real, network, settings.seed), other)
                 for other in others
-                if metric.samples and metric.samples <= _possible(other.images, metric.samples)
+                if metric.samples
+                and metric.samples <= _possible(other.images, metric.samples)
+                and ("pairs" not in metric.reference or other.n == real.n)
             }
             entries[name] = entry
     return {
@@ -159,7 +167,8 @@ def check(
     for name, metric in metrics.items():
         if metric.extractor not in (None, MODEL) and metric.extractor not in extractors:
             raise UserError(
-                f"--metrics: {name} needs a feature network; add --extractor classifier:WORKDIR"
+                f"--metrics: {name} needs a feature network; add --extractor inception (or "
+                "classifier:WORKDIR, dinov2:SIZE, clip:SIZE)"
             )
         if samples is None and metric.samples:
             raise UserError(f"--metrics: {name} measures samples; give some")
@@ -173,10 +182,21 @@ def check(
                 f"{samples.name}: has no captions, which {name} needs; add them (captions in an "
                 ".npz, captions.txt with a line an image in a folder)"
             )
-        if reference.images is None and metric.reference - {"statistics"}:
+        held = {"statistics"} | ({"spatial"} if reference.spatial is not None else set())
+        if reference.images is None and metric.reference - held:
             raise UserError(
                 f"--reference: {name} needs the images themselves, {reference.name} holds "
                 "statistics; give a data set or a folder"
+            )
+        if (
+            samples is not None
+            and "pairs" in metric.reference
+            and reference.images is not None
+            and reference.images.size != samples.size
+        ):
+            raise UserError(
+                f"{samples.name}: {name} compares image i with reference image i, but there are "
+                f"{samples.size} and {reference.images.size}; give as many in the same order"
             )
         if metric.extractor == MODEL and MODEL not in extractors:
             raise UserError(f"--metrics: {name} asks the model itself; it goes with --workdir")
@@ -188,7 +208,7 @@ def check(
             f"{reference.name}, {list(reference.images.shape)}; bring them to one size and channels"
         )
     wanted = frozenset().union(*(m.samples for m in metrics.values()))
-    if "statistics" in wanted and samples.size < 2:
+    if wanted & set(_MOMENTS) and samples.size < 2:
         raise UserError(f"{samples.name}: one image has no covariance; give more images")
 
 
@@ -220,17 +240,18 @@ def gather(
     """Returns what the metrics want to know of a set, features in one pass over its images."""
     if network is None or not wanted & FROM_NETWORK:
         return Evidence(images.name, images.size, images)
-    moments = Accumulator() if "statistics" in wanted else None
+    moments = {k: Accumulator() for k in _MOMENTS if k in wanted}
     kept: dict[str, list[np.ndarray]] = {k: [] for k in ("features", "logits") if k in wanted}
     for _, block in images.blocks(settings.batch):
         mask = np.arange(settings.batch) < len(block)
         full = np.pad(block, ((0, settings.batch - len(block)), *[(0, 0)] * 3), mode="edge")
         out = network(spread_over_devices(full))
-        if moments is not None:
-            moments.add(out["features"], mask)
-        for key, parts in kept.items():
+        for key in (*(_MOMENTS[k] for k in moments), *kept):
             if key not in out:
                 raise UserError(f"--extractor: {network.name} has no {key}; use another network")
+        for key, accumulator in moments.items():
+            accumulator.add(out[_MOMENTS[key]], mask)
+        for key, parts in kept.items():
             part = np.asarray(out[key], np.float32)[mask]
             if not np.isfinite(part).all():
                 raise UserError(f"{images.name}: the {key} of {network.name} are not finite")
@@ -240,9 +261,8 @@ def gather(
         images.name,
         images.size,
         images,
-        None if moments is None else moments.result(_made(images.name, network)),
-        np.concatenate(kept["features"]) if "features" in kept else None,
-        np.concatenate(kept["logits"]) if "logits" in kept else None,
+        **{key: a.result(_made(images.name, network, key)) for key, a in moments.items()},
+        **{key: np.concatenate(parts) for key, parts in kept.items()},
     )
 
 
@@ -250,32 +270,43 @@ def gather_reference(
     reference: Reference, network: Extractor | None, wanted: frozenset[str], settings: Settings
 ) -> Evidence:
     """Returns the reference's evidence; statistics from its file or the cache where possible."""
-    images, given = reference.images, reference.statistics
+    images = reference.images
+    found: dict[str, Statistics] = {}
+    for key in _MOMENTS:
+        held = getattr(reference, key)
+        if held is not None and network is not None:
+            _same_protocol(reference.name, held, network)
+            found[key] = held
+    n = next((s.n for s in (reference.statistics, reference.spatial) if s is not None), None)
     if images is None:
-        if network is not None and given is not None:
-            _same_protocol(reference.name, given, network)
-        return Evidence(reference.name, None if given is None else given.n, None, given)
-    if network is None or wanted & FROM_NETWORK != {"statistics"} or settings.cache is None:
-        return gather(images, network, wanted, settings)
-    file = statistics.cache_file(
-        settings.cache, images.fingerprint, network.name, network.hash, network.protocol
-    )
-    if file.is_file():
-        return Evidence(images.name, images.size, images, statistics.load(file))
-    evidence = gather(images, network, wanted, settings)
-    if evidence.statistics is not None:
-        statistics.save(file, evidence.statistics)
-    return evidence
+        return Evidence(reference.name, n, **found)
+    rest = wanted - set(found)
+    if network is None or not rest & FROM_NETWORK:
+        return Evidence(images.name, n or images.size, images, **found)
+    files = {}
+    if settings.cache is not None:
+        about = (images.fingerprint, network.name, network.hash, network.protocol)
+        for key in rest & set(_MOMENTS):
+            kind = () if key == "statistics" else (key,)
+            files[key] = statistics.cache_file(settings.cache, *about, *kind)
+        cached = {k: statistics.load(f) for k, f in files.items() if f.is_file()}
+        found, rest = found | cached, rest - set(cached)
+    evidence = gather(images, network, rest, settings)
+    for key, file in files.items():
+        if key in rest:
+            statistics.save(file, getattr(evidence, key))
+    return dataclasses.replace(evidence, n=n or images.size, **found)
 
 
-def _made(name: str, network: Extractor) -> dict[str, str]:
+def _made(name: str, network: Extractor, kind: str) -> dict[str, str]:
     """What a statistics file says of how it was made."""
-    return {
+    about = {
         "data": name,
         "extractor": network.name,
         "extractor_hash": network.hash,
         "input": network.protocol,
     }
+    return about if kind == "statistics" else about | {"kind": kind}
 
 
 def _same_protocol(name: str, given: Statistics, network: Extractor) -> None:

@@ -132,17 +132,29 @@ def save(path: str | Path, statistics: Statistics) -> None:
     )
 
 
-def load(path: str | Path) -> Statistics:
+def keys(path: str | Path) -> frozenset[str]:
+    """Returns the names of a `.npz`'s arrays without reading them; `UserError` for what is none."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return frozenset(data.files)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such file") from error
+    except Exception as error:  # zip and npy errors have no common class
+        raise UserError(f"{path}: cannot be read as .npz ({error})") from error
+
+
+def load(path: str | Path, suffix: str = "") -> Statistics:
     """Returns the statistics of a `.npz`, genjax's own or any with `mu` and `sigma`.
 
-    Raises `UserError` for a missing key, wrong shapes or values that are not finite.
+    `suffix` "_s" takes `mu_s` and `sigma_s`, the spatial ones of ADM's reference files. Raises
+    `UserError` for a missing key, wrong shapes or values that are not finite.
     """
     data = read_npz(path)
     if "mu" not in data or "sigma" not in data:
         raise UserError(
             f"{path}: statistics have the keys mu and sigma, this file has {sorted(data)}"
         )
-    mu, sigma = np.asarray(data["mu"], np.float64), np.asarray(data["sigma"], np.float64)
+    mu, sigma = (np.asarray(data[k + suffix], np.float64) for k in ("mu", "sigma"))
     if mu.ndim != 1 or sigma.shape != (mu.size, mu.size):
         raise UserError(
             f"{path}: mu {list(mu.shape)} and sigma {list(sigma.shape)} do not fit together; "

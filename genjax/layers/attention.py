@@ -113,7 +113,7 @@ class SelfAttention(nn.Module):
     The fused kernel [d, 3, heads, head dim] starts with the bound of a d x 3d matrix unless
     `qkv_init` says otherwise, its bias (none without `qkv_bias`) at 0 unless `qkv_bias_init` does;
     `out_init` is for the output product. `qk_norm` normalises q and k over the head dimension (RMS,
-    learned scale shared by the heads).
+    learned scale shared by the heads). causal: token i sees tokens j <= i.
     """
 
     heads: int
@@ -124,6 +124,7 @@ class SelfAttention(nn.Module):
     qkv_bias_init: Initializer = zeros
     qkv_bias: bool = True
     dtype: str = "float32"
+    causal: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -141,7 +142,7 @@ class SelfAttention(nn.Module):
         if self.qk_norm:
             q = RMSNorm(axis="kv", name="q_norm")(q)
             k = RMSNorm(axis="kv", name="k_norm")(k)
-        y = attention(q, k, v, implementation=self.implementation)
+        y = attention(q, k, v, causal=self.causal, implementation=self.implementation)
         return Linear(
             (width,),
             ("heads", "kv", "embed"),

@@ -1,9 +1,19 @@
 """Tasks: networks, process, objective, players and sampler of one family, assembled."""
 
 from genjax.core.registry import Registry
+from genjax.tasks.autoregressive import Autoregressive
 from genjax.tasks.classifier import Classifier
 from genjax.tasks.diffusion import Diffusion
+from genjax.tasks.tokenizer import Tokenizer
 
-TASKS = Registry("task", {"diffusion": Diffusion, "classifier": Classifier})
+TASKS = Registry(
+    "task",
+    {
+        "diffusion": Diffusion,
+        "classifier": Classifier,
+        "tokenizer": Tokenizer,
+        "autoregressive": Autoregressive,
+    },
+)
 
-__all__ = ["TASKS", "Classifier", "Diffusion"]
+__all__ = ["TASKS", "Autoregressive", "Classifier", "Diffusion", "Tokenizer"]

@@ -21,7 +21,11 @@ from genjax.core.arrays import Array, Tree
 from genjax.core.errors import UserError
 from genjax.core.registry import Registry, choice, option
 from genjax.core.tree import by_rules, flatten, map_with_path
-from genjax.training.factored import scale_by_factored_moments, scale_by_parameter_rms
+from genjax.training.factored import (
+    quantised_ema,
+    scale_by_factored_moments,
+    scale_by_parameter_rms,
+)
 from genjax.training.schedules import SCHEDULES
 
 Transform = optax.GradientTransformation
@@ -52,8 +56,9 @@ class Optimizer:
                 raise ValueError(f"{key} must lie in [0, 1), not {getattr(self, key)}")
         if getattr(self, "eps", 1.0) <= 0:
             raise ValueError("eps must be positive")
-        if getattr(self, "moment_dtype", "float32") not in _DTYPES:
-            raise ValueError(f"moment_dtype must be one of {', '.join(_DTYPES)}")
+        legal = (*_DTYPES, "int8") if isinstance(self, Adafactor) else _DTYPES
+        if getattr(self, "moment_dtype", "float32") not in legal:
+            raise ValueError(f"moment_dtype must be one of {', '.join(legal)}")
 
     def rate(self, images, total_images: float):
         """Returns the learning rate of the update after `images` images."""
@@ -210,7 +215,8 @@ class Adafactor(Optimizer):
     rms_clip: float | None = option(1.0, "largest root mean square of an update; null: any")
     parameter_scale: bool = option(False, "multiply updates by their parameter's RMS (>= 1e-3)")
     min_factored: int = option(128, "both dimensions of a matrix must have it to be factored")
-    moment_dtype: str = option("float32", "float32 or bfloat16: how the momentum is kept")
+    moment_dtype: str = option("float32", "float32, bfloat16 or int8: how the momentum is kept")
+    stacked: tuple[str, ...] = option((), "regexes of parameters whose first axis counts layers")
 
     def __post_init__(self):
         super().__post_init__()
@@ -219,12 +225,27 @@ class Adafactor(Optimizer):
         if self.min_factored < 1:
             raise ValueError("min_factored must be positive")
 
+    def build(self, params: Tree, batch: int, total_images: int) -> Transform:
+        paths = flatten(meta.unbox(params))
+        for pattern in self.stacked:
+            if not any(re.search(pattern, path) for path in paths):
+                raise UserError(
+                    f'optimizer.stacked: the pattern "{pattern}" matches no parameter; correct it'
+                )
+        return super().build(params, batch, total_images)
+
     def rule(self, rate: Rate, decay: Tree, multipliers: Tree) -> Transform:
-        steps = [scale_by_factored_moments(self.b2, self.eps, self.rms_clip, self.min_factored)]
+        def stacked(path: str) -> bool:
+            return any(re.search(pattern, path) for pattern in self.stacked)
+
+        moments = (self.b2, self.eps, self.rms_clip, self.min_factored)
+        steps = [scale_by_factored_moments(*moments, stacked)]
         if self.parameter_scale:
-            steps.append(scale_by_parameter_rms())
+            steps.append(scale_by_parameter_rms(stacked=stacked))
         steps += [_multiply(multipliers), optax.scale_by_schedule(rate)]
-        if self.b1:
+        if self.b1 and self.moment_dtype == "int8":
+            steps.append(quantised_ema(self.b1, stacked))
+        elif self.b1:
             dtype = jnp.dtype(self.moment_dtype)
             steps.append(optax.ema(self.b1, debias=False, accumulator_dtype=dtype))
         lr_decay = jax.tree.map(lambda d, m: d * m, decay, multipliers)

@@ -113,12 +113,31 @@ class InverseTime(Schedule):
         return namespace(images).maximum(images / self.reference, 1.0) ** -self.power
 
 
+@dataclasses.dataclass(frozen=True)
+class Exponential(Final):
+    """1 until `hold` images, then exponentially down to `final` with the last image (Parti)."""
+
+    final: float = option(0.025, "multiplier at the end, above 0")
+    hold: float = option(0.0, "images, the warm-up's among them, after which the decay begins")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.final <= 0 or self.hold < 0:
+            raise ValueError("final must be above 0, and hold not negative")
+
+    def shape(self, images, total: float):
+        xp = namespace(images)
+        done = xp.clip((images - self.hold) / max(total - self.hold, 1.0), 0.0, 1.0)
+        return self.final**done
+
+
 SCHEDULES = Registry(
     "learning-rate schedule",
     {
         "constant": Constant,
         "cosine": Cosine,
         "linear": Linear,
+        "exponential": Exponential,
         "rsqrt": RSqrt,
         "inverse_time": InverseTime,
     },

@@ -30,6 +30,10 @@ FORMATS = {
     "score-sde": "genjax.weights.score_sde",
     "edm": "genjax.weights.edm",
     "edm2": "genjax.weights.edm2",
+    "fid-inception": "genjax.weights.inception",
+    "clip": "genjax.weights.clip",
+    "dinov2": "genjax.weights.dinov2",
+    "lpips": "genjax.weights.lpips",
 }
 
 

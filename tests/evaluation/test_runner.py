@@ -12,6 +12,7 @@ from genjax.evaluation import (
     METRICS,
     Reference,
     Settings,
+    Tools,
     evaluate,
     lines,
     open_extractor,
@@ -237,10 +238,15 @@ def test_wrong_inputs_are_one_line():
 
 def test_extractors_are_named_and_found(tmp_path):
     for spec in ("classifier", "classifier:", "resnet:x"):
-        with pytest.raises(UserError, match="expected NAME:PATH"):
-            open_extractor(spec, lambda path: (None, None))
+        with pytest.raises(UserError, match="expected inception"):
+            open_extractor(spec, Tools(lambda path: (None, None)))
     with pytest.raises(UserError, match="holds no classifier"):
-        open_extractor("classifier:somewhere", lambda path: (object(), {}))
+        open_extractor("classifier:somewhere", Tools(lambda path: (object(), {})))
+    for spec in ("dinov2", "dinov2:xl", "clip:l16", "lpips:resnet"):
+        with pytest.raises(UserError, match="choose one of"):
+            open_extractor(spec, Tools(lambda path: (None, None)))
+    with pytest.raises(UserError, match="'mine' is no protocol of FID"):
+        open_extractor("inception:mine", Tools(lambda path: (None, None)))
 
 
 def test_a_report_that_cannot_be_written(tmp_path):

@@ -1,0 +1,207 @@
+"""The task of training an image tokenizer: reconstruction through codes, with or without a GAN."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from genjax import weights
+from genjax.core.arrays import Array, Tree
+from genjax.core.errors import UserError
+from genjax.core.registry import choice, option
+from genjax.core.types import ArraySpec, Aux, Player, Progress, View
+from genjax.models import MODELS
+from genjax.models.vit_vqgan import Coded, ViTVQGAN
+from genjax.objectives.gan import DISCRIMINATOR, Adversary
+from genjax.objectives.vq import ENCODER, Parts, VQGANLoss
+from genjax.tasks.codec import file_hash
+
+DECODER = "decoder"
+STAGES = ("all", "decoder")
+_log = logging.getLogger("genjax")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """A network that turns images into codes and back (ViT-VQGAN, Parti's image tokenizer).
+
+    Its networks are "encoder" (with the codebook), "decoder" and, with a discriminator,
+    "discriminator". The stage "decoder" trains decoder and discriminator alone: start it with
+    `init.encoder` (and `init.decoder`) from the workdir of an earlier stage. Players: "tokenizer",
+    "discriminator", and "r1", which shares the discriminator's optimiser.
+    """
+
+    model: Any = choice(MODELS, {"name": "vit_vqgan", "variant": "SS"}, "encoder and decoder")
+    discriminator: Any = choice(MODELS, None, "the discriminator (None: no adversarial loss)")
+    objective: VQGANLoss = option(VQGANLoss(), "the weights of the losses")
+    adversary: Adversary = option(Adversary(), "the discriminator's loss and regularisers")
+    lpips: str = option("", "LPIPS weights; empty: no perceptual loss")
+    stage: str = option("all", "all, or decoder: encoder and codebook stay as they are")
+    image: tuple[int, int, int] = option((256, 256, 3), "height, width and channels of the pixels")
+    levels: int = option(256, "grey levels of the stored pixels (digits: 17)")
+
+    def __post_init__(self):
+        if not isinstance(self.model, ViTVQGAN):
+            raise ValueError(f"model: a {type(self.model).__name__} makes no codes of images")
+        if self.levels < 2:
+            raise ValueError(f"levels must be at least 2, not {self.levels}")
+        if self.stage not in STAGES:
+            raise ValueError(f"stage: {self.stage!r} is none of {', '.join(STAGES)}")
+        if tuple(self.image) != self.model.image:
+            raise ValueError(
+                f"image is {tuple(self.image)}, but patch {self.model.patch} and grid "
+                f"{tuple(self.model.grid)} of the model make images of {self.model.image}"
+            )
+        if self.discriminator is not None:
+            if not hasattr(self.discriminator, "resolutions"):
+                kind = type(self.discriminator).__name__
+                raise ValueError(f"discriminator: a {kind} is none")
+            self.discriminator.resolutions(*self.image[:2])
+        if self.objective.revive and not hasattr(self.model.quantizer, "revived"):
+            raise ValueError("objective.revive: this quantiser has no table whose codes could die")
+
+    # --- what training asks for -------------------------------------------------------------
+
+    @property
+    def streams(self) -> dict[str, dict[str, ArraySpec]]:
+        return {"main": {"image": ArraySpec(self.image, "uint8", ("height", "width", "channels"))}}
+
+    @property
+    def resting(self) -> tuple[str, ...]:
+        """The networks among the parameters that no player trains."""
+        return (ENCODER,) if self.stage == "decoder" else ()
+
+    @cached_property
+    def parts(self) -> Parts:
+        likelihood = self.model.head == "logit_laplace"
+        squeeze = self.model.squeeze
+        return Parts(
+            pixels=lambda stream: self.from_pixels(stream["image"]),
+            reconstruct=self.reconstruct,
+            target=lambda x: (1.0 - 2.0 * squeeze) * x + squeeze,
+            size=self.model.quantizer.size,
+            distribution=self.model.distribution if likelihood else None,
+            discriminate=None if self.discriminator is None else self._judge(self.discriminator),
+            perceptual=self._perceptual if self.lpips else None,
+        )
+
+    @cached_property
+    def players(self) -> tuple[Player, ...]:
+        parts, revive = self.parts, self.objective.revive and self.stage == "all"
+        tokenizer = Player(
+            "tokenizer",
+            (ENCODER, DECODER) if self.stage == "all" else (DECODER,),
+            partial(self.objective, parts),
+            revise=partial(self.objective.revised, self._revived) if revive else None,
+        )
+        if parts.discriminate is None:
+            return (tokenizer,)
+        made = lambda networks, x: self.reconstruct(networks, x).image  # noqa: E731
+        loss = partial(self.adversary.loss, parts.pixels, made, parts.discriminate)
+        players = (tokenizer, Player(DISCRIMINATOR, (DISCRIMINATOR,), loss))
+        if not self.adversary.r1:
+            return players
+        # A gradient of a gradient loses too much in bfloat16.
+        exact = self._judge(self.discriminator.clone(dtype="float32"))
+        penalty = partial(self.adversary.penalty, parts.pixels, exact)
+        every = self.adversary.r1_every
+        return (
+            *players,
+            Player("r1", (DISCRIMINATOR,), penalty, every=every, optimizer=DISCRIMINATOR),
+        )
+
+    def init(self, key: Array) -> dict[str, dict[str, Tree]]:
+        first, second = jax.random.split(key)
+        x = jnp.zeros((1, *self.image), jnp.float32)
+        made = dict(self.model.init(first, x)["params"])
+        params: dict[str, Tree] = {DECODER: {"decoder": made.pop("decoder")}}
+        params[ENCODER] = made
+        mutable: dict[str, Tree] = {}
+        if self.stage == "all":
+            quantizer = self.model.quantizer
+            mutable[ENCODER] = {"codes": self.objective.state(quantizer.size, quantizer.dim)}
+        if self.discriminator is not None:
+            params[DISCRIMINATOR] = self.discriminator.init(second, x)["params"]
+            if self.adversary.lecam:
+                mutable[DISCRIMINATOR] = self.adversary.state()
+        return {"params": params, "mutable": mutable}
+
+    def load_frozen(self) -> dict[str, Tree]:
+        """Returns {"lpips": its variables}, or {} and a notice that the loss is off."""
+        if self.lpips:
+            return {"lpips": self._lpips[1]}
+        if self.objective.perceptual and jax.process_index() == 0:
+            _log.warning(
+                "task.lpips: no weights are given, so the perceptual loss (weight %g) is off",
+                self.objective.perceptual,
+            )
+        return {}
+
+    def record(self) -> dict[str, str]:
+        """Returns path, format and SHA-256 of the frozen network's file ({} without one)."""
+        if not self.lpips:
+            return {}
+        return {"path": self.lpips, "format": "lpips", "sha256": file_hash(self.lpips)}
+
+    def heldout(self, params: dict[str, Tree], view: View, batch: Mapping, key: Array) -> Aux:
+        """Returns the tokenizer's metrics; "usage" is that of each batch (the paper: of 256)."""
+        still = Progress(0, 0, 1)
+        return self.objective(self.parts, params, view, batch, key, still, train=False)[1]
+
+    def forward_flops(self) -> float:
+        return self.model.forward_flops(self.image)
+
+    # --- what others ask for ----------------------------------------------------------------
+
+    def variables(self, params: Mapping[str, Tree]) -> dict[str, Tree]:
+        """Returns the variables of `model` (encoder, quantizer, decoder) of the networks."""
+        return {"params": {**params[ENCODER], **params[DECODER]}}
+
+    def reconstruct(self, params: Mapping[str, Tree], x: Array) -> Coded:
+        """Returns images x [b, h, w, c] in [0, 1] through the codes."""
+        return self.model.apply(self.variables(params), x)  # pyright: ignore[reportReturnType]
+
+    def encode(self, params: Mapping[str, Tree], image: Array) -> Array:
+        """Returns codes int32 [b, l] of stored grey values [b, h, w, c], by the encoder alone."""
+        variables = {"params": params[ENCODER]}
+        x = self.from_pixels(image)
+        return self.model.apply(variables, x, method=ViTVQGAN.encode)  # pyright: ignore[reportReturnType]
+
+    def decode(self, params: Mapping[str, Tree], codes: Array) -> Array:
+        """Returns images [b, h, w, c] in [0, 1] of codes [b, l]."""
+        return self.model.apply(self.variables(params), codes, method=ViTVQGAN.decode)  # pyright: ignore[reportReturnType]
+
+    def from_pixels(self, image: Array) -> Array:
+        """Returns stored grey values 0 .. levels-1 as float32 in [0, 1]."""
+        return image.astype(jnp.float32) * (1.0 / (self.levels - 1))
+
+    def to_uint8(self, x: Array) -> Array:
+        """Returns [0, 1] as 0 .. 255, rounded half up."""
+        scaled = jnp.floor(x.astype(jnp.float32) * 255.0 + 0.5)
+        return jnp.clip(scaled, 0, 255).astype(jnp.uint8)
+
+    # --- its networks -----------------------------------------------------------------------
+
+    def _revived(self, encoder: Tree, dead: Array, points: Array) -> Tree:
+        table = self.model.quantizer.revived(encoder["quantizer"], dead, points)
+        return {**encoder, "quantizer": table}
+
+    def _judge(self, discriminator: Any):
+        def judge(networks: Mapping[str, Tree], x: Array) -> Array:
+            return discriminator.apply({"params": networks[DISCRIMINATOR]}, 2.0 * x - 1.0)
+
+        return judge
+
+    @cached_property
+    def _lpips(self) -> tuple[Any, dict[str, Tree]]:
+        try:
+            return weights.load("lpips", self.lpips)
+        except UserError as error:
+            raise UserError(f"task.lpips: {error}") from error
+
+    def _perceptual(self, frozen: Mapping[str, Tree], x: Array, y: Array) -> Array:
+        return self._lpips[0].apply(frozen["lpips"], 2.0 * x - 1.0, 2.0 * y - 1.0)
