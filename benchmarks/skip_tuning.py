@@ -19,7 +19,7 @@ import numpy as np
 from genjax.cli.eval import load_classifier, open_data
 from genjax.cli.model import load
 from genjax.core import keys
-from genjax.evaluation import open_extractor
+from genjax.evaluation import Tools, open_extractor
 from genjax.scaling.plots import curves
 from genjax.tasks.skips import denoising_errors, norm_ratios
 
@@ -36,7 +36,7 @@ def main() -> None:
     args = parser.parse_args()
     model = load(args.model)
     task, shape = model.task, tuple(model.task.image)
-    judge = open_extractor(f"classifier:{args.judge}", load_classifier)
+    judge = open_extractor(f"classifier:{args.judge}", Tools(load_classifier))
     data = open_data(args.reference, shape, model.config)
     rows = np.arange(args.num)
     x0 = task.from_pixels(jnp.asarray(data.read(rows)))

@@ -212,7 +212,7 @@ def load_weights(format: str, files: Sequence[Path], **fields: Any) -> tuple[Any
         return weights.load(format, files[0], **fields)
     tensors: dict[str, Any] = {}
     for file in files:
-        tensors |= weights.io.read_tensors(str(file))
+        tensors |= weights.io.read_tensors(str(file))  # pyright: ignore[reportAttributeAccessIssue]
     return weights.load(format, tensors, **fields)
 
 

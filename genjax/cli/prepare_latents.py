@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if files.exists(files.join(args.out, records.INDEX)):
         raise UserError(f"--out: {args.out} already holds a finished data set; choose another")
     plan, meta = make_plan(args)
-    index = write_folder(plan, args.out, args.shards, meta, HELP)
+    index = write_folder(plan, args.out, args.shards, meta, HELP)  # pyright: ignore[reportArgumentType]
     if index:
         print(
             f"{index['records']} images in {len(index['shards'])} shards, moments "
@@ -90,10 +90,14 @@ def run(args: argparse.Namespace) -> int:
 class Encoding(Protocol):
     """What is written: `encode(variables, images) -> fields` of every image of `source`."""
 
-    module: Any
-    variables: Tree
-    source: Source
-    stream: StreamSettings
+    @property
+    def module(self) -> Any: ...
+    @property
+    def variables(self) -> Tree: ...
+    @property
+    def source(self) -> Source: ...
+    @property
+    def stream(self) -> StreamSettings: ...
 
     def encode(self, variables: Tree, image: Array) -> dict[str, Array]: ...
 

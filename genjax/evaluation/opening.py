@@ -13,7 +13,7 @@ from genjax.models.inception import PROTOCOLS
 LoadTask = Callable[[str], tuple[Any, Any]]
 LoadWeights = Callable[..., tuple[Any, Any]]
 SIZES = {"dinov2": ("s", "b", "l", "g"), "clip": ("b32", "b16", "l14", "l14-336")}
-SIZES["lpips"] = ("alex", "vgg", "squeeze")
+SIZES["lpips"] = ("alex", "vgg", "squeeze")  # pyright: ignore[reportArgumentType]
 
 
 @dataclasses.dataclass(frozen=True)

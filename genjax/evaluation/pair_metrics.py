@@ -63,7 +63,7 @@ class Ssim:
 
     def __call__(self, samples: Evidence, reference: Evidence, network, seed: int) -> Value:
         """Returns the mean over pairs."""
-        value, details = _mean(samples, reference, pairs.ssim)
+        value, details = _mean(samples, reference, pairs.ssim)  # pyright: ignore[reportArgumentType]
         about = "Gaussian 11x11 sigma 1.5, K 0.01 0.03, range 255, valid windows, channel mean"
         return Value(value, "ssim", about, details)
 
@@ -78,7 +78,7 @@ class MsSsim:
 
     def __call__(self, samples: Evidence, reference: Evidence, network, seed: int) -> Value:
         """Returns the mean over pairs."""
-        value, details = _mean(samples, reference, pairs.ms_ssim)
+        value, details = _mean(samples, reference, pairs.ms_ssim)  # pyright: ignore[reportArgumentType]
         about = "five scales by 2x2 means, Gaussian 11x11 sigma 1.5, range 255, channel mean"
         return Value(value, "ms_ssim", about, details)
 

@@ -257,12 +257,16 @@ def gather(
                 raise UserError(f"{images.name}: the {key} of {network.name} are not finite")
             parts.append(part)
         settings.advance(f"features of {images.name}", images.size, len(block))
+    made = {key: a.result(_made(images.name, network, key)) for key, a in moments.items()}
+    held = {key: np.concatenate(parts) for key, parts in kept.items()}
     return Evidence(
         images.name,
         images.size,
         images,
-        **{key: a.result(_made(images.name, network, key)) for key, a in moments.items()},
-        **{key: np.concatenate(parts) for key, parts in kept.items()},
+        made.get("statistics"),
+        held.get("features"),
+        held.get("logits"),
+        made.get("spatial"),
     )
 
 
@@ -279,10 +283,10 @@ def gather_reference(
             found[key] = held
     n = next((s.n for s in (reference.statistics, reference.spatial) if s is not None), None)
     if images is None:
-        return Evidence(reference.name, n, **found)
+        return _with(Evidence(reference.name, n), found)
     rest = wanted - set(found)
     if network is None or not rest & FROM_NETWORK:
-        return Evidence(images.name, n or images.size, images, **found)
+        return _with(Evidence(images.name, n or images.size, images), found)
     files = {}
     if settings.cache is not None:
         about = (images.fingerprint, network.name, network.hash, network.protocol)
@@ -295,7 +299,15 @@ def gather_reference(
     for key, file in files.items():
         if key in rest:
             statistics.save(file, getattr(evidence, key))
-    return dataclasses.replace(evidence, n=n or images.size, **found)
+    return _with(dataclasses.replace(evidence, n=n or images.size), found)
+
+
+def _with(evidence: Evidence, found: Mapping[str, Statistics]) -> Evidence:
+    return dataclasses.replace(
+        evidence,
+        statistics=found.get("statistics", evidence.statistics),
+        spatial=found.get("spatial", evidence.spatial),
+    )
 
 
 def _made(name: str, network: Extractor, kind: str) -> dict[str, str]:

@@ -57,11 +57,11 @@ class ConvNorm(nn.Module):
 
 def _max_pool(x: Array, stride: int = 2) -> Array:
     padding = ((1, 1), (1, 1)) if stride == 1 else ((0, 0), (0, 0))
-    return nn.max_pool(x, (3, 3), (stride, stride), padding)
+    return nn.max_pool(x, (3, 3), (stride, stride), padding)  # pyright: ignore[reportArgumentType]
 
 
 def _avg_pool(x: Array) -> Array:
-    return nn.avg_pool(x, (3, 3), padding=((1, 1), (1, 1)), count_include_pad=False)
+    return nn.avg_pool(x, (3, 3), padding=((1, 1), (1, 1)), count_include_pad=False)  # pyright: ignore[reportArgumentType]
 
 
 # Branches: (name, features, kernel, stride); a kernel of odd sides is padded unless stride is 2.
@@ -94,7 +94,7 @@ class Mixed(nn.Module):
         else:
             pooled = _avg_pool(x) if self.pool == "avg" else _max_pool(x, 1)
             outputs.append(self._conv(pooled, _step("branch_pool", self.pool_features)))
-        return jnp.concatenate(outputs, axis=-1), first
+        return jnp.concatenate(outputs, axis=-1), first  # pyright: ignore[reportReturnType]
 
     def _chain(self, x: Array, branch) -> Array:
         for step in branch:
@@ -247,7 +247,7 @@ class FIDInception(nn.Module):
         for name, fields in MIXED.items():
             x, first = Mixed(**fields, name=name)(x)
             if name == "Mixed_6d":
-                out["spatial"] = first[..., :SPATIAL].reshape(len(first), -1)
+                out["spatial"] = first[..., :SPATIAL].reshape(len(first), -1)  # pyright: ignore[reportArgumentType]
             if name == "Mixed_6e":
                 out["block2"] = x.mean((1, 2))
         out["pool3"] = pool3 = x.mean((1, 2))

@@ -62,7 +62,8 @@ def begin(
         _, kept = model.apply({"params": params}, given, cond, keep=True)  # pyright: ignore[reportGeneralTypeIssues]
         last = np.arange(max(given.shape[1] - slots, 0), given.shape[1])
         k, v = (
-            x.at[:, :, last % slots].set(y[:, :, last].astype(dtype)) for x, y in zip((k, v), kept)
+            x.at[:, :, last % slots].set(y[:, :, last].astype(dtype))
+            for x, y in zip((k, v), kept)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
         )
     text: dict[str, Array] = {}
     if model.vocab:
@@ -104,15 +105,15 @@ def step(
     def one(i: Array, carry: tuple[Array, Array, Array]):
         x, keys, values = carry
         layer = {"params": jax.tree.map(lambda p: _at(p, i), params["blocks"])}
-        q, k, v = block.apply(layer, x, method=DecoderBlock.project)
+        q, k, v = block.apply(layer, x, method=DecoderBlock.project)  # pyright: ignore[reportAssignmentType]
         index = (i, 0, slot, 0, 0)
-        keys = jax.lax.dynamic_update_slice(keys, k[None].astype(keys.dtype), index)
+        keys = jax.lax.dynamic_update_slice(keys, k[None].astype(keys.dtype), index)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
         values = jax.lax.dynamic_update_slice(values, v[None].astype(values.dtype), index)
         past = _at(keys, i).astype(q.dtype), _at(values, i).astype(q.dtype)
         y = attention(q, *past, mask=mask, implementation="plain")
         text: Any = None
         if cache.text_k is not None:
-            text = tuple(_at(t, i).astype(q.dtype) for t in (cache.text_k, cache.text_v))
+            text = tuple(_at(t, i).astype(q.dtype) for t in (cache.text_k, cache.text_v))  # pyright: ignore[reportArgumentType]
         x = block.apply(layer, x, y, text, cache.visible, method=DecoderBlock.finish)
         return x, keys, values
 

@@ -175,11 +175,11 @@ class ViTVQGAN(nn.Module):
         super().__post_init__()
 
     def setup(self):
-        common = (self.attention, self.remat, self.dtype)
-        self.encoder = Tokens(
+        common: tuple[Any, str, str] = (self.attention, self.remat, self.dtype)
+        self.encoder = Tokens(  # pyright: ignore[reportArgumentType]
             self.encoder_size, self.grid, self.quantizer.dim, ("patch", None), *common
         )
-        self.decoder = Tokens(self.decoder_size, self.grid, self._out, (None, "patch"), *common)
+        self.decoder = Tokens(self.decoder_size, self.grid, self._out, (None, "patch"), *common)  # pyright: ignore[reportArgumentType]
 
     @property
     def image(self) -> tuple[int, int, int]:

@@ -93,7 +93,7 @@ class VQGANLoss:
         y, quantized = coded.image.astype(jnp.float32), coded.quantized
         terms = {"l2": per_sample_mean(jnp.square(y - x))}
         if quantized.losses:
-            terms["vq"] = per_sample_mean(sum(quantized.losses.values()))
+            terms["vq"] = per_sample_mean(sum(quantized.losses.values(), jnp.zeros(())))
         if parts.distribution is not None:
             mu, log_b = parts.distribution(coded.raw)
             terms["logit_laplace"] = per_sample_mean(logit_laplace_nll(parts.target(x), mu, log_b))

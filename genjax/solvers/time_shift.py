@@ -8,7 +8,7 @@ solver, and `apply` what uses them around it: window and cutoff are numbers of t
 import dataclasses
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax.numpy as jnp
 import numpy as np
@@ -140,7 +140,7 @@ class TimeShift:
             "index": np.arange(t.size, dtype=np.int32),
         }
         if _in_step(self.mode, solver):
-            shift["nominal"] = _past(t, solver.depth)
+            shift["nominal"] = _past(t, solver.depth)  # pyright: ignore[reportAttributeAccessIssue]
         else:
             own = self._own(solver, rows, t, t_next, time, unit, count)
             moved = looks & ((time != nominal[:, None]) | (self.mode == "ts_adm"))
@@ -252,9 +252,8 @@ class TimeShift:
         """Returns the solver with times of each image's own, for scans of `steps` rows."""
         if not _in_step(self.mode, solver):
             return Shifted(solver, steps), predict
-        assert isinstance(solver, Multistep)
         wrapped = ShiftedMultistep if self.mode == "paper" else ShiftedEnds
-        return wrapped(solver, steps), predict
+        return wrapped(solver, steps), predict  # pyright: ignore[reportArgumentType]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -338,7 +337,7 @@ def histogram(process: Process, rows: Mapping[str, Any], times: np.ndarray) -> l
     return found
 
 
-def _in_step(mode: str, solver: Solver) -> bool:
+def _in_step(mode: str, solver: Solver) -> TypeGuard[Multistep]:
     """Whether coefficients need the times of past values, and so are computed in the step."""
     if not isinstance(solver, Multistep) or isinstance(solver, AdamsBashforth):
         return False
