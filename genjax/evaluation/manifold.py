@@ -103,7 +103,7 @@ def manifold(features: np.ndarray, k: int, rows: int = 1024) -> Manifold:
 def centred(*sets: np.ndarray) -> list[np.ndarray]:
     """Returns the sets less the mean of the first, which leaves distances their digits."""
     mean = np.mean(sets[0], axis=0, dtype=np.float64)
-    return [np.float32(np.asarray(s, np.float64) - mean) for s in sets]  # pyright: ignore[reportReturnType]
+    return [(np.asarray(s, np.float64) - mean).astype(np.float32) for s in sets]
 
 
 def precision(real: Manifold, fake: np.ndarray) -> float:

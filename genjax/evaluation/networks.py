@@ -87,7 +87,8 @@ class ClipNetwork(Network):
         side = module.image_size
 
         def compute(variables: Tree, images: Array) -> dict[str, Array]:
-            height, width = short_side(*images.shape[1:3], side)  # pyright: ignore[reportCallIssue]
+            _, h, w, _ = images.shape
+            height, width = short_side(h, w, side)
             x = centre_crop(resize_uint8(images, height, width, BICUBIC), side, side)
             out = module.apply(variables, clip.prepare(x), method=clip.CLIP.encode_image)
             return {"features": clip.unit(out["embedding"])}  # pyright: ignore

@@ -12,8 +12,11 @@ from genjax.models.inception import PROTOCOLS
 
 LoadTask = Callable[[str], tuple[Any, Any]]
 LoadWeights = Callable[..., tuple[Any, Any]]
-SIZES = {"dinov2": ("s", "b", "l", "g"), "clip": ("b32", "b16", "l14", "l14-336")}
-SIZES["lpips"] = ("alex", "vgg", "squeeze")  # pyright: ignore[reportArgumentType]
+SIZES: Mapping[str, tuple[str, ...]] = {
+    "dinov2": ("s", "b", "l", "g"),
+    "clip": ("b32", "b16", "l14", "l14-336"),
+    "lpips": ("alex", "vgg", "squeeze"),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,7 +78,7 @@ def _band(size: int) -> np.ndarray:
     out = np.zeros((size - WINDOW + 1, size))
     for i in range(len(out)):
         out[i, i : i + WINDOW] = taps / taps.sum()
-    return np.float32(out)  # pyright: ignore[reportReturnType]
+    return out.astype(np.float32)
 
 
 def _blur(x: Array) -> Array:
