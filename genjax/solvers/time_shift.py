@@ -139,7 +139,7 @@ class TimeShift:
             "half": np.where(may, reach, 0),
             "index": np.arange(t.size, dtype=np.int32),
         }
-        if _in_step(self.mode, solver):
+        if _in_step(solver, self.mode):
             shift["nominal"] = _past(t, solver.depth)  # pyright: ignore[reportAttributeAccessIssue]
         else:
             own = self._own(solver, rows, t, t_next, time, unit, count)
@@ -249,11 +249,18 @@ class TimeShift:
         return own
 
     def apply(self, solver: Solver, predict: Predict, steps: int) -> tuple[Any, Predict]:
-        """Returns the solver with times of each image's own, for scans of `steps` rows."""
-        if not _in_step(self.mode, solver):
-            return Shifted(solver, steps), predict
-        wrapped = ShiftedMultistep if self.mode == "paper" else ShiftedEnds
-        return wrapped(solver, steps), predict  # pyright: ignore[reportArgumentType]
+        """Returns the solver with times of each image's own, for scans of `steps` rows.
+
+        Without `widest`, a window of 0 or a cutoff above all times leaves the solver as it is.
+        """
+        _, count = units(solver.process)
+        idle = self.cutoff >= count - 1 or (self.window == 0 and self.mode != "ts_adm")
+        if idle and not self.widest:
+            return solver, predict
+        if _in_step(solver, self.mode):
+            wrapped = ShiftedMultistep if self.mode == "paper" else ShiftedEnds
+            return wrapped(solver, steps), predict
+        return Shifted(solver, steps), predict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,7 +344,7 @@ def histogram(process: Process, rows: Mapping[str, Any], times: np.ndarray) -> l
     return found
 
 
-def _in_step(mode: str, solver: Solver) -> TypeGuard[Multistep]:
+def _in_step(solver: Solver, mode: str) -> TypeGuard[Multistep]:
     """Whether coefficients need the times of past values, and so are computed in the step."""
     if not isinstance(solver, Multistep) or isinstance(solver, AdamsBashforth):
         return False

@@ -74,7 +74,7 @@ def test_a_sample_of_known_variance_finds_its_time():
 
 
 def test_at_high_noise_the_choice_is_a_coin_toss_between_the_windows_ends():
-    n = 20000
+    n = 10000
     for centre, share, wide in ((900, 0.5, 0.02), (300, 0.0, 0.01)):
         found = chosen(draw(n, 1 - BAR[centre]), centre, window=40)
         for end in (centre - 20, centre + 20):
@@ -124,12 +124,33 @@ SOLVERS = [
 @pytest.mark.parametrize("mode", ["paper", "ts_dpm"])
 @pytest.mark.parametrize(("solver", "fields"), SOLVERS)
 def test_no_window_or_a_high_cutoff_is_the_solver_itself(solver, fields, mode):
-    small = {"solver": solver, "steps": 6, "b": 3, "d": 12, **fields}
-    base = run({"name": "none"}, **small)
+    base = run({"name": "none"}, solver, steps=6, b=3, d=12, **fields)
+    solver = bound(solver, TABLE, **fields)
+    given = solver.rows(grid("leading", 6))
+    predict = predictor(gaussian(TABLE, 0.0, 0.5))
+    x = draw(3, 1.0, 7, 12).reshape(3, 12, 1, 1)
+
+    def shift(window, cutoff, widest=0):
+        return TimeShift(window=window, cutoff=cutoff, mode=mode, widest=widest)
+
+    made = shift(40, 200, 40).apply(solver, predict, 6)[0]
+
+    @jax.jit
+    def draws(rows):
+        state = solve(made, predict, rows, x, keys(3))
+        return state.x, made.measures(state)
+
     for window, cutoff in ((0, 0), (40, 1000)):
-        shift = {"name": "time_shift", "window": window, "cutoff": cutoff, "mode": mode}
-        np.testing.assert_array_equal(run(shift, **small), base)
-    moved = run({"name": "time_shift", "window": 40, "cutoff": 200, "mode": mode}, **small)
+        assert shift(window, cutoff).apply(solver, predict, 6) == (solver, predict)
+        # As values of the rows: the same numbers in another program, which may round otherwise.
+        rows = shift(window, cutoff, 40).rows(solver, given)
+        for name, own in rows["shift"].get("own", {}).items():
+            np.testing.assert_array_equal(own, np.broadcast_to(given[name][:, None], own.shape))
+        found, measured = draws(rows)
+        np.testing.assert_allclose(found, base, rtol=1e-5, atol=1e-6)
+        centres = np.broadcast_to(rows["shift"]["centre"], (3, 6))
+        np.testing.assert_array_equal(measured["shifted_times"], centres)
+    moved, _ = draws(shift(40, 200, 40).rows(solver, given))
     assert np.abs(moved - base).max() > 1e-4 and np.isfinite(moved).all()
 
 
