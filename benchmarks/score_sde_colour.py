@@ -88,7 +88,7 @@ def measure(num: int) -> None:
 
     for name, other in (("results", found), ("another patch", np.roll(x, 1, axis=0))):
         print(f"distance to the true colours: {name} {np.median(distance(other)):.4f} (median)")
-    shown = [pixels, np.asarray(task.to_uint8(measured_picture(task, operator, x)))]
+    shown = [pixels, np.asarray(task.to_uint8(measured_picture(task, operator, jnp.asarray(x))))]
     rows = [a[:16] for a in (*shown, np.asarray(task.to_uint8(drawn)))]
     save_grid(np.concatenate(rows), str(WORKDIR / "colorize.png"), columns=16)
     print(f"real, grey, coloured -> {WORKDIR / 'colorize.png'}")

@@ -22,7 +22,7 @@ class Scorer:
 
     def __call__(self, samples: ImageSet) -> Value:
         """Returns the value of these samples."""
-        extractors = {self._metric.extractor: self._network}
+        extractors: Any = {self._metric.extractor: self._network}
         check(samples, self._given, {self._name: self._metric}, extractors)
         found = gather(samples, self._network, self._metric.samples, self._settings)
         return self._metric(found, self._real, self._network, self._settings.seed)

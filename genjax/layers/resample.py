@@ -95,7 +95,7 @@ def _filter(x: Array, one: np.ndarray, pad: tuple[int, int], strides: int = 1) -
             jax.lax.slice_in_dim(wide, k, k + last - (last - 1) % strides, strides, axis)
             for k in range(len(one))
         )
-        x = sum(np.float32(w) * cut for w, cut in zip(one, cuts)).astype(x.dtype)
+        x = jnp.asarray(sum(np.float32(w) * cut for w, cut in zip(one, cuts)), x.dtype)
     return x
 
 
