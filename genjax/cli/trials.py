@@ -24,7 +24,7 @@ from genjax.scaling.spaces import Product, Schedules, StepSpace
 from genjax.solvers import GRIDS, pad
 from genjax.solvers.network_inputs import NoInputs
 from genjax.tasks.diffusion import SamplerSettings
-from genjax.tasks.generate import Generator
+from genjax.tasks.generate import Generator, whole_batch
 
 SPACES = Registry("search space", {"steps": StepSpace, "product": Product})
 
@@ -162,13 +162,8 @@ class Trials:
         task = self._with(changes)
         model, classes = self.model, self.model.task.num_classes
         labels = labels_by_rule(self.settings.labels, num, classes, self._reference, seed)
-        generator = self._generator(task)
-        drawn = generator(
-            model.params, model.frozen, num=num, labels=labels, seed=seed, rows=self._rows(task)
-        )
-        images = np.concatenate([images for images, _ in drawn])
-        if generator.problem:
-            raise UserError(generator.problem)
+        asked = {"num": num, "labels": labels, "seed": seed, "rows": self._rows(task)}
+        images = self._generator(task).draw(model.params, model.frozen, **asked)
         return of_arrays(f"samples of {self.settings.model}", images, labels)
 
     def compare(self, ranking: Ranking) -> dict[str, Any]:
@@ -235,9 +230,9 @@ class Trials:
         same = {"grid": base.grid, "inputs": base.inputs, "steps": base.steps}
         key = dataclasses.replace(task.sampler, **same)
         if key not in self._generators:
-            parts = 1 if self.model.mesh is None else self.model.mesh.size
-            batch = -(-min(self.settings.batch, self.settings.num) // parts) * parts
-            self._generators[key] = Generator(task, batch=batch, mesh=self.model.mesh)
+            settings, mesh = self.settings, self.model.mesh
+            batch = whole_batch(settings.num, settings.batch, mesh)
+            self._generators[key] = Generator(task, batch=batch, mesh=mesh)
         return self._generators[key]
 
     @property

@@ -112,8 +112,7 @@ class Player:
     from step `start` on, with the optimiser called `optimizer` ("" is the player's own name).
     A resting player's update is not called at all: Adam moves on zero gradients too.
     `multipliers` scales gradients by the first regex that matches the parameter's path.
-    `project` maps the trained parameters after each update (weight normalisation, say); before it,
-    `revise` maps them together with all mutable collections (dead codes revived, say).
+    `project` maps the trained parameters after each update (weight normalisation, say).
     """
 
     name: str
@@ -125,9 +124,6 @@ class Player:
     optimizer: str = ""
     multipliers: tuple[tuple[str, float], ...] = ()
     project: Callable[[dict[str, Tree]], dict[str, Tree]] | None = None
-    revise: (
-        Callable[[dict[str, Tree], dict[str, Tree]], tuple[dict[str, Tree], dict[str, Tree]]] | None
-    ) = None
 
     def acts(self, step: int) -> bool:
         """Says whether the player updates in (host) step `step`, counted from 0."""

@@ -121,7 +121,6 @@ class Conv(nn.Module):
     [b, h, w, c] -> [b, h', w', features] in `dtype`. `names` are the logical axes of the kernel's
     input and output channels (None: a handful, which no mesh axis divides). `apply_kernel`, if
     given, takes (x, kernel) instead of a plain convolution: one fused with resampling.
-    `use_bias=False` leaves the bias out.
     """
 
     features: int
@@ -132,7 +131,6 @@ class Conv(nn.Module):
     padding: tuple = SAME
     names: tuple[str | None, str | None] = ("embed", "channels")
     apply_kernel: Callable[[Array, Array], Array] | None = None
-    use_bias: bool = True
     dtype: str = "float32"
 
     @nn.compact
@@ -145,8 +143,6 @@ class Conv(nn.Module):
             y = self.apply_kernel(x, kernel)
         else:
             y = convolve(x, kernel, strides=self.strides, padding=self.padding)
-        if not self.use_bias:
-            return y
         bias = self.param("bias", named(self.bias_init, names[-1:]), shape[-1:], jnp.float32)
         return y + bias.astype(self.dtype)
 

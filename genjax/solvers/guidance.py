@@ -19,7 +19,7 @@ from genjax.core.errors import UserError
 from genjax.core.registry import option
 from genjax.core.types import Prediction
 from genjax.process.gaussian import Process
-from genjax.solvers.base import Predict
+from genjax.solvers.base import Predict, check_interval, inside, stage_times
 
 Denoise = Callable[[Array, Array, Any, Any], Any]
 
@@ -27,6 +27,8 @@ Denoise = Callable[[Array, Array, Any, Any], Any]
 @dataclasses.dataclass(frozen=True)
 class Unguided:
     """The conditional prediction as it is: one evaluation of the batch, no null branch."""
+
+    renoises: ClassVar[bool] = False
 
     def rows(self, process: Process, rows: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the rows unchanged."""
@@ -64,8 +66,7 @@ class ClassifierFree:
     def __post_init__(self):
         if self.threshold is not None and not 0 < self.threshold <= 1:
             raise ValueError(f"threshold must lie in (0, 1], got {self.threshold}")
-        if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:
-            raise ValueError(f"interval must be 0 <= lo < hi, got {self.interval}")
+        check_interval(self.interval)
         if self.channels is not None and self.channels < 1:
             raise ValueError(f"channels must be at least 1, got {self.channels}")
 
@@ -92,15 +93,11 @@ class ClassifierFree:
         """Returns the rows with a weight "w" for every time "t" (and "w_2" for "t_2", ...)."""
         if self.off:
             return dict(rows)
-        times = {k: rows[k] for k in rows if k == "t" or k.startswith("t_")}
-        return {**rows, **{"w" + k[1:]: self._weights(process, t) for k, t in times.items()}}
-
-    def _weights(self, process: Process, t: np.ndarray) -> np.ndarray:
-        if self.interval is None:
-            return np.full(np.shape(t), self.weight, np.float64)
-        lo, hi = self.interval
-        alpha, sigma = process.alpha(t), process.sigma(t)  # lam itself is infinite at alpha = 0
-        return np.where((lo * alpha < sigma) & (sigma <= hi * alpha), self.weight, 1.0)
+        weights = {
+            "w" + suffix: np.where(inside(process, t, self.interval), self.weight, 1.0)
+            for suffix, t in stage_times(rows).items()
+        }
+        return {**rows, **weights}
 
     def wrap(self, denoise: Denoise, cond: Tree, null: Tree) -> tuple[Predict, Tree]:
         """Returns `predict` and `start`. Raises `UserError` if there is nothing to drop."""

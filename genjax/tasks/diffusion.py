@@ -239,8 +239,7 @@ class Diffusion:
                 "sampler.guidance.interval: an adaptive solver chooses its own times, so its "
                 "guidance weight must be the same at all; leave the interval out"
             )
-        renoises = getattr(self.sampler.guidance, "renoises", False)
-        if renoises and type(self.solver).step is not Solver.step:
+        if self.sampler.guidance.renoises and not self.solver.renoises:
             raise UserError(
                 "sampler.guidance: this rule puts the null branch's noise back, which takes a "
                 "solver of one evaluation a step; choose ddim, euler or euler_ancestral"

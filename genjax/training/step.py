@@ -98,19 +98,16 @@ def _act(
         grads = jax.tree.map(lambda g, f: g * jnp.asarray(f, g.dtype), grads, factors)
     name = optimizer_of(player)
     updates, opt = recipe.transforms[name].update(grads, state.opt[name], trained)
-    trained: Any = optax.apply_updates(trained, updates)
-    mutable = {**state.mutable, **aux.mutable}
-    if player.revise is not None:
-        trained, mutable = player.revise(trained, mutable)
+    trained = optax.apply_updates(trained, updates)
     if player.project is not None:
-        trained = player.project(trained)
+        trained = player.project(trained)  # pyright: ignore[reportArgumentType]
     prefix = "" if len(recipe.players) == 1 else f"{player.name}/"
     metrics = {prefix + k: v for k, v in aux.metrics.items()}
     metrics[prefix + "grad_norm"] = (norm, jnp.ones(()))
     new = dataclasses.replace(
         state,
-        params={**state.params, **trained},
-        mutable=mutable,
+        params={**state.params, **trained},  # pyright: ignore[reportGeneralTypeIssues]
+        mutable={**state.mutable, **aux.mutable},
         opt={**state.opt, name: opt},
     )
     return new, Report(metrics, {player.name: bad})
