@@ -15,6 +15,7 @@ from genjax.evaluation.extractors import describe_module, tree_hash
 from genjax.evaluation.images import ImageSet, to_uint8
 from genjax.parallel import Rules, batch_sharding, to_host, using
 from genjax.solvers.likelihood import ODE, Trace
+from genjax.tasks.generate import whole_batch
 from genjax.tasks.latents import bits_per_dim, null_label
 
 FLAGS = ("passes", "images", "probe", "probes", "tolerance", "eps")
@@ -64,8 +65,7 @@ class ModelDensity:
         self._model, self._task = model, model.task
         count = min(data.size, settings.get("images", data.size))
         self._total, self._advance = count * settings.get("passes", 1), advance
-        parts = 1 if model.mesh is None else model.mesh.size
-        self.batch = -(-min(batch, count) // parts) * parts
+        self.batch = whole_batch(count, batch, model.mesh)
         try:
             tolerance = settings.get("tolerance", ODE.rtol)
             self._ode = ODE(rtol=tolerance, atol=tolerance, eps=settings.get("eps"))

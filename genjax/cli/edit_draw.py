@@ -18,7 +18,7 @@ from genjax.solvers import GUIDANCES
 from genjax.solvers.likelihood import ODE
 from genjax.tasks import Classifier, Diffusion
 from genjax.tasks.edit import Decode, Edit, Encode, measured_picture
-from genjax.tasks.generate import Generator, labels_for
+from genjax.tasks.generate import Generator, labels_for, whole_batch
 from genjax.tasks.latents import slerp
 
 CheckOut = Callable[[int], None]
@@ -146,16 +146,10 @@ def _draw(
 ) -> tuple[np.ndarray, Generator]:
     """Returns uint8 images [num, h, w, c] of what is `given` [num, ...], and their generator."""
     num = len(next(iter(given.values())))
-    parts = 1 if model.mesh is None else model.mesh.size
-    batch = -(-min(num, args.batch) // parts) * parts
+    batch = whole_batch(num, args.batch, model.mesh)
     generator = Generator(task, batch=batch, mesh=model.mesh)
-    drawn = generator(
-        model.params, model.frozen, num=num, labels=labels, seed=args.seed, given=given
-    )
-    images = np.concatenate([images for images, _ in drawn])
-    if generator.problem:
-        raise UserError(generator.problem)
-    return images, generator
+    asked = {"num": num, "labels": labels, "seed": args.seed, "given": given}
+    return generator.draw(model.params, model.frozen, **asked), generator
 
 
 def _to_range(task: Diffusion, images: np.ndarray) -> np.ndarray:

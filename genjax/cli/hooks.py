@@ -16,7 +16,7 @@ from genjax.data import Source, open_stream
 from genjax.data.report import grid_png
 from genjax.parallel import check_batch, host_shard
 from genjax.tasks import Diffusion, Tokenizer
-from genjax.tasks.generate import Generator, labels_for
+from genjax.tasks.generate import Generator, labels_for, whole_batch
 from genjax.training.hooks import Hook, heldout, samples
 
 
@@ -35,8 +35,8 @@ def of(run: Any, mesh: Mesh, sources: Mapping[str, Source]) -> tuple[Hook, ...]:
 def _samples(run: Any, mesh: Mesh, class_names: tuple[str, ...]) -> Hook:
     settings, task = run.samples, run.task
     labels = labels_for(settings.num, None, task.num_classes)
-    parts = mesh.size
-    generator = Generator(task, batch=-(-settings.num // parts) * parts, mesh=mesh, rules=run.rules)
+    batch = whole_batch(settings.num, settings.num, mesh)
+    generator = Generator(task, batch=batch, mesh=mesh, rules=run.rules)
 
     def draw(params, frozen) -> np.ndarray:
         drawn = generator(

@@ -24,7 +24,7 @@ from genjax.parallel import MeshSpec, replicated
 from genjax.solvers import GUIDANCES, SOLVERS
 from genjax.tasks import Diffusion
 from genjax.tasks.diffusion import SamplerSettings
-from genjax.tasks.generate import Generator, labels_for
+from genjax.tasks.generate import Generator, labels_for, whole_batch
 from genjax.training.ema import Power
 from genjax.training.posthoc import gamma_of, profile, reconstruct
 from genjax.training.state import place
@@ -71,11 +71,7 @@ class Model:
         model = self if schedule is None else self.scheduled(schedule)
         generator = model.generator(num, steps=steps, guidance=guidance, solver=solver, batch=batch)
         classes = self.labels(num, labels)
-        drawn = generator(self.params, self.frozen, num=num, labels=classes, seed=seed)
-        images = np.concatenate([images for images, _ in drawn])
-        if generator.problem:
-            raise UserError(generator.problem)
-        return images
+        return generator.draw(self.params, self.frozen, num=num, labels=classes, seed=seed)
 
     def scheduled(self, path: str) -> "Model":
         """Returns the model with the sampler of a file that `genjax search` wrote.
@@ -106,8 +102,7 @@ class Model:
         if num < 1:
             raise UserError(f"the number of samples must be at least 1, not {num}")
         task = with_sampler(self.task, steps=steps, guidance=guidance, solver=solver)
-        parts = 1 if self.mesh is None else self.mesh.size
-        whole = -(-min(num, batch or 256) // parts) * parts
+        whole = whole_batch(num, batch or 256, self.mesh)
         if (task, whole) not in self._generators:
             self._generators[task, whole] = Generator(task, batch=whole, mesh=self.mesh)
         return self._generators[task, whole]

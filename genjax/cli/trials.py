@@ -25,7 +25,7 @@ from genjax.solvers import GRIDS, pad
 from genjax.solvers.network_inputs import NoInputs
 from genjax.solvers.time_shift import TimeShift
 from genjax.tasks.diffusion import SamplerSettings
-from genjax.tasks.generate import Generator
+from genjax.tasks.generate import Generator, whole_batch
 
 SPACES = Registry("search space", {"steps": StepSpace, "product": Product})
 
@@ -163,13 +163,8 @@ class Trials:
         task = self._with(changes)
         model, classes = self.model, self.model.task.num_classes
         labels = labels_by_rule(self.settings.labels, num, classes, self._reference, seed)
-        generator = self._generator(task)
-        drawn = generator(
-            model.params, model.frozen, num=num, labels=labels, seed=seed, rows=self._rows(task)
-        )
-        images = np.concatenate([images for images, _ in drawn])
-        if generator.problem:
-            raise UserError(generator.problem)
+        asked = {"num": num, "labels": labels, "seed": seed, "rows": self._rows(task)}
+        images = self._generator(task).draw(model.params, model.frozen, **asked)
         return of_arrays(f"samples of {self.settings.model}", images, labels)
 
     def compare(self, ranking: Ranking) -> dict[str, Any]:
@@ -239,9 +234,9 @@ class Trials:
             same["shift"] = still  # both are values of the rows
         key = dataclasses.replace(task.sampler, **same)
         if key not in self._generators:
-            parts = 1 if self.model.mesh is None else self.model.mesh.size
-            batch = -(-min(self.settings.batch, self.settings.num) // parts) * parts
-            self._generators[key] = Generator(task, batch=batch, mesh=self.model.mesh)
+            settings, mesh = self.settings, self.model.mesh
+            batch = whole_batch(settings.num, settings.batch, mesh)
+            self._generators[key] = Generator(task, batch=batch, mesh=mesh)
         return self._generators[key]
 
     @property

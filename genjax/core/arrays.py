@@ -20,6 +20,11 @@ def namespace(*arrays) -> ModuleType:
     return jnp if any(isinstance(a, jax.Array) for a in arrays) else np
 
 
+def times(x: Array, factor) -> Array:
+    """Returns x times `factor` in float32, in x's dtype: bfloat16 itself has no 0.97."""
+    return (x.astype(jnp.float32) * factor).astype(x.dtype)
+
+
 def bcast(t, x):
     """Returns `t` (scalar or [b]) with trailing unit axes, so that it multiplies `x` [b, ...]."""
     t = namespace(t, x).asarray(t)

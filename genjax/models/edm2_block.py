@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import flax.linen as nn
 import jax.numpy as jnp
 
-from genjax.core.arrays import Array
+from genjax.core.arrays import Array, times
 from genjax.layers.attention import Implementation, attention
 from genjax.layers.conv import upsample
 from genjax.layers.linear import named, zeros
@@ -118,7 +118,7 @@ class Block(nn.Module):
         if "skip" in each:
             skip = each["skip"]
             if "scale" in each:
-                skip = (skip.astype(jnp.float32) * each["scale"]).astype(skip.dtype)
+                skip = times(skip, each["scale"])
             x = mp_cat(x, skip)
         x = _resample(x, shape.resample)
         path = x

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.core.arrays import Array
+from genjax.core.arrays import Array, times
 from genjax.core.registry import option
 from genjax.layers import remat as remat_policies
 from genjax.layers import resample
@@ -211,8 +211,8 @@ class UNet(nn.Module):
             if run.shape.skip:
                 taken = [skips.pop() for _ in run.names]
                 last = len(skips) + len(taken) - 1
-                if scales is not None:  # in float32: bfloat16 has no 0.97
-                    taken = [_times(s, scales[last - i]) for i, s in enumerate(taken)]
+                if scales is not None:
+                    taken = [times(s, scales[last - i]) for i, s in enumerate(taken)]
                 found |= {f"skip_{last - i}": s for i, s in enumerate(taken)}
                 each["skip"] = jnp.stack(taken)
                 for key in PARTIAL_SCALES & set(inputs):
@@ -359,7 +359,3 @@ class UNet(nn.Module):
         Convolutions (those of resampling too) and products, with attention's.
         """
         return forward_flops(self, shape)
-
-
-def _times(x: Array, factor: Array) -> Array:
-    return (x.astype(jnp.float32) * factor).astype(x.dtype)

@@ -18,7 +18,7 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from genjax.core.arrays import Array
+from genjax.core.arrays import Array, times
 from genjax.layers import conv, resample
 from genjax.layers.attention import Implementation, SelfAttention
 from genjax.layers.embed import FourierFeatures, timestep_embedding
@@ -163,7 +163,7 @@ class Block(nn.Module):
         if scale is None:
             return x
         is_skip = jnp.arange(x.shape[-1]) >= x.shape[-1] - self.shape.skip
-        return (x.astype(jnp.float32) * jnp.where(is_skip, scale, 1.0)).astype(x.dtype)
+        return times(x, jnp.where(is_skip, scale, 1.0))
 
     def _shortcut(self, x: Array) -> Array:
         shape = self.shape

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from genjax.core.arrays import Array
+from genjax.core.arrays import Array, times
 from genjax.core.registry import option
 from genjax.layers import remat as remat_policies
 from genjax.layers.attention import IMPLEMENTATIONS, Implementation, SelfAttention
@@ -170,9 +170,8 @@ class UViT(nn.Module):
         h, skips = self._run("down", h, n, {}, masks, 0, keep=True)
         h, _ = self._run("mid", h, 1, {}, masks, n, keep=False)
         skips = skips[::-1]
-        if scales is not None:  # in float32: bfloat16 has no 0.97
-            factor = jnp.asarray(scales, jnp.float32)[::-1, None, None, None]
-            skips = (skips.astype(jnp.float32) * factor).astype(skips.dtype)
+        if scales is not None:
+            skips = times(skips, jnp.asarray(scales, jnp.float32)[::-1, None, None, None])
         before = h
         h, kept = self._run("up", h, n, {"skip": skips}, masks, n + 1, keep=bool(features))
 

@@ -58,38 +58,36 @@ class Evolution:
         self, space: Space, fitness: Fitness, rng: Rng, prune: float = 0.0
     ) -> Iterator[Ranking]:
         """Yields the ranking of all candidates seen, after every generation."""
-        share = self.share(0, prune)
         seen: dict[Any, float] = {}
-        first = space.first()
-        fresh = _new(seen, 1, lambda: first)
-        half = self.population // 2 + 1 - len(fresh)
-        fresh |= _new(seen | fresh, half, lambda: space.random(rng, share))
-        rest = self.population - len(fresh)
-        mutant = lambda: space.mutate(rng, first, self.first_mutation, share)  # noqa: E731
-        fresh |= _new(seen | fresh, rest, mutant)
+        fresh = self._first(space, rng, self.share(0, prune))
         for generation in itertools.count(1):
             seen |= {candidate: float(fitness(candidate)) for candidate in fresh}
             yield _ranked(seen)
             if generation > self.generations:
                 return
-            share = self.share(generation, prune)
-            elites = [candidate for _, candidate in _ranked(seen)[: self.elites]]
+            fresh = self._next(space, rng, seen, self.share(generation, prune))
 
-            def pick(elites=elites):
-                return elites[int(rng.integers(len(elites)))]
+    def _first(self, space: Space, rng: Rng, share: float) -> dict[Any, None]:
+        """Returns the first population."""
+        start = space.first()
+        made = {start: None}
+        half = self.population // 2 + 1 - len(made)
+        made |= _new(made, half, lambda: space.random(rng, share))
+        rest = self.population - len(made)
+        mutation = self.first_mutation
+        return made | _new(made, rest, lambda: space.mutate(rng, start, mutation, share))
 
-            made = _new(
-                seen,
-                self.mutants,
-                lambda share=share, pick=pick: space.mutate(rng, pick(), self.mutation, share),
-            )
-            made |= _new(
-                seen | made,
-                self.crossings,
-                lambda share=share, pick=pick: space.cross(rng, pick(), pick(), share),
-            )
-            rest = self.population - len(made)
-            fresh = made | _new(seen | made, rest, lambda share=share: space.random(rng, share))
+    def _next(self, space: Space, rng: Rng, seen: dict, share: float) -> dict[Any, None]:
+        """Returns the next generation's new candidates, none of which is `seen`."""
+        elites = [candidate for _, candidate in _ranked(seen)[: self.elites]]
+
+        def pick():
+            return elites[int(rng.integers(len(elites)))]
+
+        made = _new(seen, self.mutants, lambda: space.mutate(rng, pick(), self.mutation, share))
+        made |= _new(seen | made, self.crossings, lambda: space.cross(rng, pick(), pick(), share))
+        rest = self.population - len(made)
+        return made | _new(seen | made, rest, lambda: space.random(rng, share))
 
 
 @dataclasses.dataclass(frozen=True)

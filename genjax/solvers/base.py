@@ -166,6 +166,26 @@ def at(row: Row, suffix: str) -> dict[str, Any]:
     return {**row, **moved}
 
 
+def stage_times(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns suffix -> times for "t" and every further time ("t_2", "t_next", ...) of the rows."""
+    return {k[1:]: t for k, t in rows.items() if k == "t" or k.startswith("t_")}
+
+
+def check_interval(interval: tuple[float, float] | None) -> None:
+    """Raises ValueError unless it is None or (lo, hi) with 0 <= lo < hi."""
+    if interval is not None and not 0 <= interval[0] < interval[1]:
+        raise ValueError(f"interval must be 0 <= lo < hi, got {interval}")
+
+
+def inside(process: Process, t, interval: tuple[float, float] | None):
+    """Says whether lo < sigma/alpha <= hi at the times t; everywhere if there is no interval."""
+    if interval is None:
+        return np.full(np.shape(t), True)
+    lo, hi = interval
+    alpha, sigma = process.alpha(t), process.sigma(t)  # lam itself is infinite at alpha = 0
+    return (lo * alpha < sigma) & (sigma <= hi * alpha)
+
+
 def slope(process: Process, t) -> tuple[Any, Any]:
     """Returns (p, q) with velocity dx/dt = p x + q D of the probability-flow ODE at `t`.
 

@@ -222,10 +222,7 @@ class Karras:
 
     def times(self, process: Process, n: int) -> np.ndarray:
         positive(n)
-        hi = noise_level(process, self.sigma_max, process.t_max, "sigma_max")
-        lo = noise_level(process, self.sigma_min, process.t_min, "sigma_min")
-        if lo >= hi:
-            raise UserError(f"sampler.grid.sigma_min: {lo:g} must be below sigma_max = {hi:g}")
+        hi, lo = level_range(process, self.sigma_max, self.sigma_min)
         ramp = np.arange(n) / max(n - 1, 1)
         hi_root, lo_root = hi ** (1 / self.rho), lo ** (1 / self.rho)
         return np.append(process.t_of_lam((hi_root + ramp * (lo_root - hi_root)) ** self.rho), 0.0)
@@ -363,6 +360,17 @@ def _table_size(process: Process, n: int) -> int:
     if n > process.n:
         raise UserError(f"sampler.steps: {n} is more than the table's {process.n} steps")
     return process.n
+
+
+def level_range(
+    process: Process, sigma_max: float | None, sigma_min: float | None
+) -> tuple[float, float]:
+    """Returns the highest and the lowest level of a grid, those of t_max and t_min for None."""
+    hi = noise_level(process, sigma_max, process.t_max, "sigma_max")
+    lo = noise_level(process, sigma_min, process.t_min, "sigma_min")
+    if lo >= hi:
+        raise UserError(f"sampler.grid.sigma_min: {lo:g} must be below sigma_max = {hi:g}")
+    return hi, lo
 
 
 def noise_level(process: Process, level: float | None, t: float, field: str) -> float:

@@ -8,7 +8,7 @@ from genjax.core.errors import UserError
 from genjax.core.registry import option, required
 from genjax.process.gaussian import Process
 from genjax.process.table import Table
-from genjax.solvers.grid import noise_level, positive
+from genjax.solvers.grid import level_range, positive
 
 # Align Your Steps (Sabour, Fidler, Kreis; arXiv 2404.14507), 10 steps, the last to 0.
 _AYS = {
@@ -35,10 +35,7 @@ class Exponential:
 
     def times(self, process: Process, n: int) -> np.ndarray:
         positive(n)
-        hi = noise_level(process, self.sigma_max, process.t_max, "sigma_max")
-        lo = noise_level(process, self.sigma_min, process.t_min, "sigma_min")
-        if lo >= hi:
-            raise UserError(f"sampler.grid.sigma_min: {lo:g} must be below sigma_max = {hi:g}")
+        hi, lo = level_range(process, self.sigma_max, self.sigma_min)
         return ending(process, np.exp(np.linspace(np.log(hi), np.log(lo), n)))
 
 

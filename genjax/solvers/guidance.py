@@ -20,7 +20,7 @@ from genjax.core.errors import UserError
 from genjax.core.registry import option
 from genjax.core.types import Prediction
 from genjax.process.gaussian import Process
-from genjax.solvers.base import Predict, Row
+from genjax.solvers.base import Predict, Row, check_interval, inside, stage_times
 
 Denoise = Callable[[Array, Array, Any, Any], Any]
 _THRESHOLD = "quantile of |x0| that bounds each image, 0 to 1 (None: no bound)"
@@ -81,8 +81,7 @@ class ClassifierFree:
 
     def __post_init__(self):
         check_threshold(self.threshold)
-        if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:
-            raise ValueError(f"interval must be 0 <= lo < hi, got {self.interval}")
+        check_interval(self.interval)
         if self.channels is not None and self.channels < 1:
             raise ValueError(f"channels must be at least 1, got {self.channels}")
 
@@ -109,15 +108,11 @@ class ClassifierFree:
         """Returns the rows with a weight "w" for every time "t" (and "w_2" for "t_2", ...)."""
         if self.off:
             return dict(rows)
-        times = {k: rows[k] for k in rows if k == "t" or k.startswith("t_")}
-        return {**rows, **{"w" + k[1:]: self._weights(process, t) for k, t in times.items()}}
-
-    def _weights(self, process: Process, t: np.ndarray) -> np.ndarray:
-        if self.interval is None:
-            return np.full(np.shape(t), self.weight, np.float64)
-        lo, hi = self.interval
-        alpha, sigma = process.alpha(t), process.sigma(t)  # lam itself is infinite at alpha = 0
-        return np.where((lo * alpha < sigma) & (sigma <= hi * alpha), self.weight, 1.0)
+        weights = {
+            "w" + suffix: np.where(inside(process, t, self.interval), self.weight, 1.0)
+            for suffix, t in stage_times(rows).items()
+        }
+        return {**rows, **weights}
 
     def branches(
         self, denoise: Denoise, cond: Tree, null: Tree, other: Denoise | None

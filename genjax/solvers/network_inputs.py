@@ -15,6 +15,7 @@ import numpy as np
 from genjax.core.errors import UserError
 from genjax.core.registry import Registry, option, required
 from genjax.process.gaussian import Process
+from genjax.solvers.base import check_interval, inside, stage_times
 
 _WHERE = {
     "concat": "skip_scale",
@@ -68,8 +69,7 @@ class SkipTuning:
             raise ValueError(f"where: {self.where!r} is none of {', '.join(_WHERE)}")
         if self.over_time not in _OVER_TIME:
             raise ValueError(f"over_time: {self.over_time!r} is none of {', '.join(_OVER_TIME)}")
-        if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:
-            raise ValueError(f"interval must be 0 <= lo < hi, got {self.interval}")
+        check_interval(self.interval)
 
     def factors(self, k: int) -> np.ndarray:
         """Returns rho [k] in the order of the encoder: first the skip nearest the pixels."""
@@ -92,9 +92,8 @@ class SkipTuning:
             raise UserError(
                 f"sampler.inputs.where: a {type(model).__name__} has no {self.where!r}; take concat"
             )
-        times = {name[1:]: t for name, t in rows.items() if name == "t" or name.startswith("t_")}
         given = {}
-        for suffix, t in times.items():
+        for suffix, t in stage_times(rows).items():
             g = self._strength(process, np.asarray(rows["t"]), np.asarray(t))
             scale = 1 - (1 - self.factors(k)) * g[:, None]
             before = rows.get("inputs" + suffix, rows.get("inputs", {}))
@@ -103,22 +102,18 @@ class SkipTuning:
 
     def _strength(self, process: Process, t: np.ndarray, own: np.ndarray) -> np.ndarray:
         """Returns g at the times `own` of a stage of the steps that start at the times t."""
-        alpha, sigma = process.alpha(own), process.sigma(own)
         place = np.linspace(0.0, 1.0, len(t)) if len(t) > 1 else np.zeros(1)
         if self.over_time == "constant":
             g = np.ones(len(t))
         elif self.over_time == "log_lam":
             with np.errstate(divide="ignore"):  # alpha is 0 where flow starts, sigma at data
-                level = np.log(sigma) - np.log(alpha)
+                level = np.log(process.sigma(own)) - np.log(process.alpha(own))
                 steps = np.log(process.sigma(t)) - np.log(process.alpha(t))
             first, last = np.max(steps, where=np.isfinite(steps), initial=-np.inf), steps[-1]
             g = np.clip((first - level) / (first - last), 0.0, 1.0) if first > last else place
         else:
             g = place if self.over_time == "increasing" else 1 - place
-        if self.interval is not None:
-            lo, hi = self.interval
-            g = g * ((lo * alpha < sigma) & (sigma <= hi * alpha))
-        return g
+        return g * inside(process, own, self.interval)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,10 +138,9 @@ class BlockMask:
                 f"sampler.inputs.skipped: lists {len(self.skipped)} steps, the solver takes {n}"
             )
         mask = masks(self.skipped, number_of_blocks(model, shape))
-        suffixes = [name[1:] for name in rows if name == "t" or name.startswith("t_")]
         given = {
             f"inputs{s}": {**rows.get(f"inputs{s}", {}), "block_mask": mask}
-            for s in suffixes
+            for s in stage_times(rows)
             if not s or f"inputs{s}" in rows
         }
         return {**rows, **given}

@@ -39,6 +39,12 @@ def labels_for(
     return np.resize(given, num).astype(np.int32)
 
 
+def whole_batch(num: int, batch: int, mesh: jax.sharding.Mesh | None) -> int:
+    """Returns `batch`, or `num` where that is less, rounded up to a multiple of the devices."""
+    parts = 1 if mesh is None else mesh.size
+    return -(-min(num, batch) // parts) * parts
+
+
 class Generator:
     """Draws samples of a task in batches of one compiled shape.
 
@@ -103,6 +109,16 @@ class Generator:
             images, measured = drawn
             self._measured.append({k: np.asarray(v)[:keep] for k, v in measured.items()})
             yield np.asarray(images)[:keep], None if labels is None else labels[start:stop]
+
+    def draw(self, params: Tree, frozen: dict[str, Tree], **asked: Any) -> np.ndarray:
+        """Returns the images of a call, all in one array [num, h, w, c].
+
+        Raises `UserError` where an adaptive solve did not reach its end.
+        """
+        images = np.concatenate([images for images, _ in self(params, frozen, **asked)])
+        if self.problem:
+            raise UserError(self.problem)
+        return images
 
     @property
     def measures(self) -> dict[str, np.ndarray]:
