@@ -59,11 +59,11 @@ def begin(
     shape = (model.depth, batch, slots, model.heads, model.width // model.heads)
     k = v = jnp.zeros(shape, dtype)
     if given is not None:
-        _, kept = model.apply({"params": params}, given, cond, keep=True)  # pyright: ignore[reportGeneralTypeIssues]
+        kept: Any = model.apply({"params": params}, given, cond, keep=True)[1]
         last = np.arange(max(given.shape[1] - slots, 0), given.shape[1])
         k, v = (
             x.at[:, :, last % slots].set(y[:, :, last].astype(dtype))
-            for x, y in zip((k, v), kept)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+            for x, y in zip((k, v), kept)
         )
     text: dict[str, Array] = {}
     if model.vocab:

@@ -115,7 +115,7 @@ class InverseTime(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class Exponential(Final):
-    """1 until `hold` images, then exponentially down to `final` with the last image (Parti)."""
+    """1 until `hold` or the warm-up is over, then exponentially down to `final` (Parti)."""
 
     final: float = option(0.025, "multiplier at the end, above 0")
     hold: float = option(0.0, "images, the warm-up's among them, after which the decay begins")
@@ -127,8 +127,8 @@ class Exponential(Final):
 
     def shape(self, images, total: float):
         xp = namespace(images)
-        done = xp.clip((images - self.hold) / max(total - self.hold, 1.0), 0.0, 1.0)
-        return self.final**done
+        start = max(self.hold, self.warmup)
+        return self.final ** xp.clip((images - start) / max(total - start, 1.0), 0.0, 1.0)
 
 
 SCHEDULES = Registry(

@@ -10,7 +10,7 @@ import pytest
 from genjax.core import keys
 from genjax.core.errors import UserError
 from genjax.core.types import Progress, View
-from genjax.evaluation import open_extractor
+from genjax.evaluation import Tools, open_extractor
 from genjax.evaluation.images import to_uint8
 from genjax.tasks import TASKS
 from genjax.tasks.classifier import Classifier
@@ -87,16 +87,16 @@ def test_stored_levels_and_images_for_the_eye_are_seen_alike():
 def test_as_an_extractor():
     task = build(levels=17)
     params = nn.unbox(jax.jit(task.init)(keys.key(0, "init"))["params"])["model"]
-    network = open_extractor("classifier:somewhere", lambda path: (task, params))
+    network = open_extractor("classifier:somewhere", Tools(lambda path: (task, params)))
     raw = to_uint8(stripes(4)["image"], 17)
     out = network(raw)
     assert out["features"].shape == (4, 16) == (4, network.dim) and out["logits"].shape == (4, 10)
     # The hash is that of weights and architecture, wherever they come from.
     again = open_extractor(
-        "classifier:elsewhere", lambda path: (task, jax.tree.map(np.array, params))
+        "classifier:elsewhere", Tools(lambda path: (task, jax.tree.map(np.array, params)))
     )
     assert again.hash == network.hash and len(network.hash) == 64
     moved = jax.tree.map(lambda p: p + 1e-6, params)
-    assert open_extractor("classifier:x", lambda path: (task, moved)).hash != network.hash
+    assert open_extractor("classifier:x", Tools(lambda path: (task, moved))).hash != network.hash
     with pytest.raises(UserError, match=r"reads images \[8, 8, 1\], not \[28, 28, 1\]"):
         network(np.zeros((1, 28, 28, 1), np.uint8))

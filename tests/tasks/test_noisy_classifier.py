@@ -10,7 +10,7 @@ import pytest
 from genjax.core import keys
 from genjax.core.errors import UserError
 from genjax.core.types import Progress, View
-from genjax.evaluation import open_extractor
+from genjax.evaluation import Tools, open_extractor
 from genjax.process import PROCESSES
 from genjax.tasks import TASKS
 from tests.tasks.test_classifier_task import stripes
@@ -103,7 +103,7 @@ def test_both_ends_of_every_process_are_finite():
 def test_as_an_extractor():
     task = build()
     params = parameters(task)["model"]
-    network = open_extractor("classifier:somewhere", lambda path: (task, params))
+    network = open_extractor("classifier:somewhere", Tools(lambda path: (task, params)))
     out = network(np.asarray(stripes(4)["image"] * 15, np.uint8))
     assert out["features"].shape == (4, 64) and out["logits"].shape == (4, 2)
 

@@ -65,6 +65,7 @@ OTHER = {
     "rms_clip": (0.5, {}),
     "parameter_scale": (True, {}),
     "min_factored": (2, {}),
+    "stacked": (["dense/kernel"], {"min_factored": 2}),
 }
 
 

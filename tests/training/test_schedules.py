@@ -11,7 +11,7 @@ from genjax.training.schedules import SCHEDULES
 
 TOTAL = 1000.0
 OTHER = {"warmup": 100.0, "cooldown": 200.0, "final": 0.3, "timescale": 50.0, "reference": 70.0}
-OTHER["power"] = 1.0
+OTHER |= {"power": 1.0, "hold": 500.0}
 FIELDS = [(name, key) for name, cls in SCHEDULES.entries.items() for key in fields_of(cls)]
 
 
@@ -33,6 +33,12 @@ def build(name, **fields):
         # EDM2: 1 / sqrt(max(t / t_ref, 1)) times the warm-up
         ({"name": "inverse_time", "reference": 100}, [50, 100, 400], [1, 1, 0.5]),
         ({"name": "inverse_time", "reference": 100, "power": 1, "warmup": 800}, [400], [0.125]),
+        # Parti: up, flat, then down to 1/40 with the last image
+        (
+            {"name": "exponential", "warmup": 50, "hold": 200, "final": 0.01},
+            [25, 50, 200, 600, 1000],
+            [0.5, 1, 1, 0.1, 0.01],
+        ),
     ],
 )
 def test_values_on_host_and_in_the_graph(choice, at, want):
