@@ -76,7 +76,8 @@ class Trials:
     """Draws samples with a candidate's sampler and scores them; smaller `fitness` is better.
 
     One program serves all candidates that differ in times, masks and scales: these are rows of its
-    scan. Another solver or guidance compiles once more.
+    scan. Another solver or guidance compiles once more. `measures` is the solver's of the last
+    samples, as `Generator` has it.
     """
 
     def __init__(self, settings: SearchRun, model: Model, scorer: Scorer, reference: Any):
@@ -110,6 +111,7 @@ class Trials:
             self._with(changes, f"config.baselines.{name}")  # wrong keys are found now
         self._with(self.changes(space.first()))
         self._generators: dict[Any, Generator] = {}
+        self.measures: dict[str, np.ndarray] = {}
 
     @classmethod
     def open(cls, settings: SearchRun) -> "Trials":
@@ -164,7 +166,9 @@ class Trials:
         model, classes = self.model, self.model.task.num_classes
         labels = labels_by_rule(self.settings.labels, num, classes, self._reference, seed)
         asked = {"num": num, "labels": labels, "seed": seed, "rows": self._rows(task)}
-        images = self._generator(task).draw(model.params, model.frozen, **asked)
+        generator = self._generator(task)
+        images = generator.draw(model.params, model.frozen, **asked)
+        self.measures = generator.measures
         return of_arrays(f"samples of {self.settings.model}", images, labels)
 
     def compare(self, ranking: Ranking) -> dict[str, Any]:

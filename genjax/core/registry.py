@@ -82,7 +82,8 @@ class Registry:
     def build(self, value: Mapping, path: str = "config") -> Any:
         """Returns the constructed choice; expands it first, so a partial choice will do."""
         full = self.expand(value, path)
-        fields = {k: v for k, v in full.items() if k not in ("name", "variant")}
+        head = ("name", "variant") if value["name"] in self.variants else ("name",)
+        fields = {k: v for k, v in full.items() if k not in head}
         return construct(self._entry(value, path), fields, path)
 
 

@@ -20,7 +20,8 @@ from genjax.process.gaussian import Process
 
 Row = Mapping[str, Any]
 # (x [b, ...], row, memory) -> (what is known of the data, memory). It reads row["t"], a scalar or
-# [b], and where they exist row["w"] (guidance weight) and row["inputs"] (a dict for the network).
+# [b], and where they exist row["w"] (guidance weight), row["on"] (whether guidance acts at all) and
+# row["inputs"] (a dict for the network).
 Predict = Callable[[Array, Row, Tree], tuple[Prediction, Tree]]
 # (x [b, ...], mean, t, keys [b]) -> (x, mean): what is known of the data put in its place, at the
 # time t where x lies; `mean` is x before the update's noise. The keys belong to image and update.
@@ -162,7 +163,7 @@ def at(row: Row, suffix: str) -> dict[str, Any]:
     `at(row, "_next")` evaluates at row["t_next"] with the guidance weight and the network inputs of
     that time, `at(row, "_2")` at the second stage's; where there are none, with the step's.
     """
-    moved = {k: row[k + suffix] for k in ("t", "w", "inputs") if k + suffix in row}
+    moved = {k: row[k + suffix] for k in ("t", "w", "on", "inputs") if k + suffix in row}
     return {**row, **moved}
 
 

@@ -105,14 +105,19 @@ class ClassifierFree:
         return no + w * (yes - no), None, memory
 
     def rows(self, process: Process, rows: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the rows with a weight "w" for every time "t" (and "w_2" for "t_2", ...)."""
+        """Returns the rows with a weight "w" for every time "t" (and "w_2" for "t_2", ...).
+
+        With an interval also "on", "on_2", ...: whether the time lies in it.
+        """
         if self.off:
             return dict(rows)
-        weights = {
-            "w" + suffix: np.where(inside(process, t, self.interval), self.weight, 1.0)
-            for suffix, t in stage_times(rows).items()
-        }
-        return {**rows, **weights}
+        rows = dict(rows)
+        for suffix, t in stage_times(rows).items():
+            on = inside(process, t, self.interval)
+            rows["w" + suffix] = np.where(on, self.weight, 1.0)
+            if self.interval is not None:
+                rows["on" + suffix] = on
+        return rows
 
     def branches(
         self, denoise: Denoise, cond: Tree, null: Tree, other: Denoise | None
@@ -158,6 +163,10 @@ class ClassifierFree:
                 first = jnp.arange(x0.shape[-1]) < self.channels
                 x0 = jnp.where(first, x0, yes)
                 noise = None if noise is None else jnp.where(first, noise, yes)
+            if "on" in row and jnp.ndim(row["on"]):  # images with times of their own
+                on = bcast(row["on"], x)
+                x0 = jnp.where(on, x0, yes)
+                noise = None if noise is None else jnp.where(on, noise, yes)
             null_estimate = no if self.interval is None and not self.two_networks else None
             return Prediction(x0, null_estimate, noise, out.variance, out.features), memory
 
@@ -165,7 +174,7 @@ class ClassifierFree:
             return thresholded(guided, self.threshold), self.start
 
         def predict(x, row, memory):
-            on = jnp.any(row["w"] != 1)
+            on = jnp.any(row["on"])
             return jax.lax.cond(on, lambda m: guided(x, row, m), lambda m: plain(x, row, m), memory)
 
         return thresholded(predict, self.threshold), self.start

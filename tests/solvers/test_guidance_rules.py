@@ -29,7 +29,8 @@ def once(guidance, x=X, t=0.6, w=3.0, steps=1):
     memory = memory(x) if callable(memory) else memory
     out = None
     for _ in range(steps):
-        out, memory = predict(x, {"t": jnp.float32(t), "w": jnp.float32(w)}, memory)
+        row = {"t": jnp.float32(t), "w": jnp.float32(w), "on": jnp.asarray(w != 1)}
+        out, memory = predict(x, row, memory)
     return out, memory
 
 
@@ -55,6 +56,29 @@ def test_rules_at_their_neutral_options_are_the_plain_one(fields):
 def test_weight_one_is_the_conditional_model(name):
     out = guided(FLOW, GRID, {"name": name, "weight": 1.0})
     np.testing.assert_allclose(out, plain(FLOW, GRID, 0.8), rtol=1e-6, atol=1e-6)
+
+
+def test_inside_an_interval_lambda_one_is_still_not_conditional_ddim():
+    grid, everywhere = GRID[1:], (0.0, 1e6)
+    own = guided(FLOW, grid, {"name": "cfgpp", "weight": 1.0})
+    within = guided(FLOW, grid, {"name": "cfgpp", "weight": 1.0, "interval": everywhere})
+    np.testing.assert_array_equal(within, own)
+    assert np.abs(own - plain(FLOW, grid, 0.8)).max() > 1e-2
+
+
+@pytest.mark.parametrize("name", ["cfg", "cfgpp", "apg"])
+def test_images_with_times_of_their_own_are_guided_where_their_time_lies(name):
+    made = GUIDANCES.build({"name": name, "weight": 0.6, "interval": (0.5, 5.0)})
+    predict, memory = made.wrap(network(FLOW, []), COND, NULL)
+    memory = memory(X) if callable(memory) else memory
+    row = {"t": jnp.asarray([0.6, 0.1]), "w": jnp.float32(0.6), "on": jnp.asarray([True, False])}
+    out, _ = predict(X, row, memory)
+    alone, _ = predict(X, {"t": jnp.float32(0.1), "w": row["w"], "on": jnp.asarray(False)}, memory)
+    np.testing.assert_allclose(out.x0[1], alone.x0[1], rtol=1e-5, atol=1e-6)
+    here, _ = predict(X, {"t": jnp.float32(0.6), "w": row["w"], "on": jnp.asarray(True)}, memory)
+    np.testing.assert_allclose(out.x0[0], here.x0[0], rtol=1e-5, atol=1e-6)
+    if name == "cfgpp":
+        np.testing.assert_allclose(out.x0_noise[1], alone.x0_noise[1], rtol=1e-5, atol=1e-6)
 
 
 def test_full_rescaling_keeps_the_conditional_deviation():
