@@ -56,7 +56,11 @@ def _figure() -> tuple[Any, Any]:
 
 def _png(figure: Any, axes: Any) -> bytes:
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    if len(axes.get_lines()) > 10:  # too many to lie among the lines
+        figure.set_size_inches(10, 5.6)
+        figure.legend(frameon=False, fontsize=7, loc="outside right upper")
+    else:
+        axes.legend(frameon=False, fontsize=8)
     out = BytesIO()
     figure.savefig(out, format="png")
     return out.getvalue()
