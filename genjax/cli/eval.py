@@ -30,6 +30,7 @@ from genjax.cli.eval_inputs import (
     open_reference,
     statistics_cache,
     store_of,
+    target_of,
     weight_files_of,
 )
 from genjax.cli.progress import Progress
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--extractor",
         help="feature network: inception[:pytorch-fid|tf-legacy|adm|clean-fid], dinov2:s|b|l|g, "
-        "clip:b32|b16|l14|l14-336, or classifier:WORKDIR",
+        "clip:b32|b16|l14|l14-336, classifier:WORKDIR, or tokenizer:WORKDIR (for codebook)",
     )
     parser.add_argument(
         "--weights",
@@ -192,7 +193,7 @@ def run(args: argparse.Namespace) -> int:
                 store=store,
                 save=Path(args.save) if args.save else None,
                 note=note,
-                target=_target(config),
+                target=target_of(config),
                 advance=bars.advance,
             ),
         )
@@ -275,11 +276,6 @@ def _identity(
         "labels": None if labels is None else hashlib.sha256(labels.tobytes()).hexdigest(),
         "seed": seed,
     }
-
-
-def _target(config: dict | None) -> dict:
-    target = (config or {}).get("target") or {}
-    return target if target.get("value") is not None else {}
 
 
 class _Bars:

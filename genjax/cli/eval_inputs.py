@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,9 @@ HELDOUT = {
 
 
 def load_classifier(workdir: str, flag: str = "--extractor") -> tuple[Any, Any]:
-    """Returns (task, parameters) of a workdir of configs/classifier, averaged where it averages.
+    """Returns (task, parameters) of a workdir of `genjax train`, averaged where it averages.
 
+    The parameters are those of the network "model", or all by network where there is none.
     `flag` is the one that named it, for the `UserError` where nothing is there.
     """
     from genjax.checkpoint import Workdir
@@ -44,10 +45,8 @@ def load_classifier(workdir: str, flag: str = "--extractor") -> tuple[Any, Any]:
     if config is None:
         raise UserError(f"{flag}: {workdir}: no config.json there; give a trained classifier")
     trained = build_run(expand_run(config))
-    if "model" not in {n for p in trained.task.players for n in p.trains}:
-        return trained.task, {}
     params, _ = read_params(workdir, trained, default_ema(trained.ema))
-    return trained.task, params["model"]
+    return trained.task, params.get("model", params)
 
 
 def load_weights(format: str, paths: Sequence[Path], **fields: Any) -> tuple[Any, Any]:
@@ -207,6 +206,12 @@ def how_drawn(
         f"weights {weights}",
     ]
     return "; ".join(clauses)
+
+
+def target_of(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns the config's target, {} where it names no value."""
+    target = (config or {}).get("target") or {}
+    return dict(target) if target.get("value") is not None else {}
 
 
 def _user_cache() -> Path:

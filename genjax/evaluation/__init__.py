@@ -8,6 +8,7 @@ import dataclasses
 
 from genjax.core.registry import Registry
 from genjax.evaluation import feature_metrics, pair_metrics
+from genjax.evaluation.codebook import CodebookUsage
 from genjax.evaluation.density import MODEL, BitsPerDim, Density
 from genjax.evaluation.extractors import Extractor
 from genjax.evaluation.gathering import Reference, Settings
@@ -42,6 +43,7 @@ METRICS = Registry(
         "nearest": Nearest,
         "bpd": BitsPerDim,
         "shapes": ShapesRight,
+        "codebook": CodebookUsage,
     },
 )
 

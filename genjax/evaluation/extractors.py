@@ -69,6 +69,32 @@ class Classifier:
         return self._run(self._params, images)
 
 
+class Codes:
+    """A tokenizer trained by genjax: the codes of images, `size` different ones.
+
+    `encode(params, images)` gives int32 [b, l] of images [b, *shape].
+    """
+
+    name, dim = "tokenizer", 0
+    protocol = "no resize; codes of the encoder alone"
+
+    def __init__(
+        self, encode: Callable[..., Array], params: Tree, shape: tuple, size: int, about: str
+    ):
+        self.shape, self.size = tuple(shape), size
+        self.hash = tree_hash(params, about)
+        self._params, self._encode = on_all_devices(params), jax.jit(encode)
+
+    def __call__(self, images: np.ndarray) -> dict[str, Array]:
+        """Returns {"codes": int32 [b, l]}; raises `UserError` for another shape of images."""
+        if images.shape[1:] != self.shape:
+            raise UserError(
+                f"--extractor: this tokenizer reads images {list(self.shape)}, not "
+                f"{list(images.shape[1:])}; give images of that size"
+            )
+        return {"codes": self._encode(self._params, images)}
+
+
 def tree_hash(params: Tree, about: str = "") -> str:
     """Returns the SHA-256 of all paths, shapes, dtypes and bytes, and of the text `about`."""
     h = hashlib.sha256(about.encode())

@@ -21,7 +21,8 @@ from genjax.evaluation.statistics import Accumulator, Statistics
 from genjax.evaluation.store import Arrays, Store, Work
 from genjax.parallel import to_host
 
-FROM_NETWORK = frozenset({"statistics", "spatial", "features", "logits"})
+_ROWS = ("features", "logits", "codes")
+FROM_NETWORK = frozenset({"statistics", "spatial", *_ROWS})
 _MOMENTS = {"statistics": "features", "spatial": "spatial"}  # wanted -> output of the network
 
 
@@ -73,7 +74,7 @@ def gather(
     """
     if network is None or not wanted & FROM_NETWORK:
         return Evidence(images.name, images.size, images)
-    kept = [k for k in ("features", "logits") if k in wanted]
+    kept = [k for k in _ROWS if k in wanted]
     work = work or _work(settings.store, images, network, wanted)
     moments = {k: Accumulator(sums=_unpacked(work.sums, k)) for k in _MOMENTS if k in wanted}
     outputs = [*(_MOMENTS[k] for k in moments), *kept]
@@ -93,7 +94,7 @@ def gather(
         mask = np.arange(rows) < count
         for key, accumulator in moments.items():
             accumulator.add(out[_MOMENTS[key]], mask)
-        held = {k: np.asarray(to_host(out[k]), np.float32)[:count] for k in kept}
+        held = {k: to_host(out[k])[:count] for k in kept}
         for key, part in held.items():
             if not np.isfinite(part).all():
                 raise UserError(f"{images.name}: the {key} of {network.name} are not finite")
@@ -110,6 +111,7 @@ def gather(
         found.get("features"),
         found.get("logits"),
         made.get("spatial"),
+        found.get("codes"),
     )
 
 
