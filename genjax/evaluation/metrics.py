@@ -66,8 +66,8 @@ class Metric(Protocol):
     `samples` and `reference` name what it reads of either side, out of "images", "labels",
     "captions", "statistics", "spatial", "features", "logits", "codes"; a metric of the reference
     alone reads no samples, and "pairs" in `reference` says that image i is compared with image i.
-    `extractor` names the feature network ("": the one given on the command line; None: it needs none; "model":
-    the evaluated model itself).
+    `extractor` names the feature network ("": the one given on the command line; None: it needs
+    none; "model": the evaluated model itself).
     """
 
     @property

@@ -25,8 +25,8 @@ class Tools:
 
     `load_task(workdir) -> (task, parameters)`; a classifier's are those of its network, and the
     task has `predict`, `model` and `image`; a tokenizer's are by network, and it has `encode`.
-    `load_weights(format, [files], **fields) -> (module, variables)`. `files`: extractor (whole or the part before the colon) -> weight files that the
-    user named. `folder`: where the others lie.
+    `load_weights(format, [files], **fields) -> (module, variables)`. `files`: extractor (whole or
+    the part before the colon) -> weight files that the user named. `folder`: where the others lie.
     """
 
     load_task: LoadTask
