@@ -43,7 +43,7 @@ def killed(runs, name, reached):
         process = subprocess.Popen(
             command, env=environment(), cwd=ROOT, stdout=nowhere, stderr=nowhere
         )
-        end = time.monotonic() + 120
+        end = time.monotonic() + 900
         while process.poll() is None and not reached(runs / name) and time.monotonic() < end:
             time.sleep(0.002)
         process.kill()
