@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.cli.eval import load_classifier, open_data
+from genjax.cli.eval_inputs import load_classifier, open_data
 from genjax.cli.model import load
 from genjax.core import keys
 from genjax.evaluation import Tools, open_extractor

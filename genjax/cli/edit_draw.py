@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax.cli.edit_inputs import open_images, open_operator
-from genjax.cli.eval import load_classifier
+from genjax.cli.eval_inputs import load_classifier
 from genjax.cli.model import Model, with_sampler
 from genjax.cli.sample import parse_labels
 from genjax.core.errors import UserError

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from genjax.cli.eval import open_data
+from genjax.cli.eval_inputs import open_data
 from genjax.core.errors import UserError
 from genjax.data import SOURCES
 from genjax.evaluation import images
-from genjax.evaluation.statistics import read_npz
+from genjax.evaluation.files import read_npz
 from genjax.solvers import operators
 from genjax.solvers.operators import Operator
 

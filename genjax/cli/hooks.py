@@ -1,4 +1,4 @@
-"""What `genjax train` does beside the steps: sample grids and the loss on held-out data."""
+"""What `genjax train` does beside the steps: sample grids, held-out loss and metrics of samples."""
 
 import dataclasses
 import sys
@@ -20,8 +20,10 @@ from genjax.tasks.generate import Generator, labels_for, whole_batch
 from genjax.training.hooks import Hook, heldout, samples
 
 
-def of(run: Any, mesh: Mesh, sources: Mapping[str, Source]) -> tuple[Hook, ...]:
-    """Returns the hooks that the config asks for."""
+def of(
+    run: Any, config: Mapping[str, Any], mesh: Mesh, sources: Mapping[str, Source]
+) -> tuple[Hook, ...]:
+    """Returns the hooks that the config asks for; `config` is what `run` was built from."""
     found = []
     if run.samples.every_images and isinstance(run.task, Diffusion):
         found.append(_samples(run, mesh, sources["main"].class_names))
@@ -29,6 +31,10 @@ def of(run: Any, mesh: Mesh, sources: Mapping[str, Source]) -> tuple[Hook, ...]:
         found.append(reconstruct.hook(run, mesh, sources))
     if run.heldout.every_images:
         found.append(_heldout(run, mesh))
+    if run.evaluation.every_images:
+        from genjax.cli import evaluation_hook  # here, for it imports the feature networks
+
+        found.append(evaluation_hook.hook(run, config, mesh))
     return tuple(found)
 
 

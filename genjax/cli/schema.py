@@ -17,6 +17,7 @@ from genjax.training import (
     EMAS,
     OPTIMIZERS,
     CheckpointSettings,
+    EvaluationSettings,
     HeldoutSettings,
     LogSettings,
     SampleSettings,
@@ -58,6 +59,9 @@ class Run:
     log: LogSettings = option(LogSettings(), "metrics, TensorBoard, W&B and traces")
     samples: SampleSettings = option(SampleSettings(), "sample grids during training")
     heldout: HeldoutSettings = option(HeldoutSettings(), "loss on held-out data in training")
+    evaluation: EvaluationSettings = option(
+        EvaluationSettings(), "metrics of samples during training"
+    )
     target: Target = option(Target(), "the published number to reach")
 
 

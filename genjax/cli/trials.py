@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from genjax.cli.eval import (
+from genjax.cli.eval_inputs import (
     LABEL_RULES,
     labels_by_rule,
     load_classifier,

@@ -8,12 +8,15 @@ import dataclasses
 
 from genjax.core.registry import Registry
 from genjax.evaluation import feature_metrics, pair_metrics
+from genjax.evaluation.codebook import CodebookUsage
 from genjax.evaluation.density import MODEL, BitsPerDim, Density
 from genjax.evaluation.extractors import Extractor
+from genjax.evaluation.gathering import Reference, Settings
 from genjax.evaluation.metrics import Frechet, LabelAgreement, Metric, Nearest, Spread
 from genjax.evaluation.opening import EXTRACTORS, Tools, open_extractor
-from genjax.evaluation.runner import Reference, Settings, evaluate, lines, write_json
+from genjax.evaluation.runner import evaluate, lines, write_json
 from genjax.evaluation.shapes_score import ShapesRight
+from genjax.evaluation.store import Store
 
 METRICS = Registry(
     "metric",
@@ -40,6 +43,7 @@ METRICS = Registry(
         "nearest": Nearest,
         "bpd": BitsPerDim,
         "shapes": ShapesRight,
+        "codebook": CodebookUsage,
     },
 )
 
@@ -65,6 +69,7 @@ __all__ = [
     "Metric",
     "Reference",
     "Settings",
+    "Store",
     "Tools",
     "evaluate",
     "lines",

@@ -69,6 +69,32 @@ class Classifier:
         return self._run(self._params, images)
 
 
+class Codes:
+    """A tokenizer trained by genjax: the codes of images, `size` different ones.
+
+    `encode(params, images)` gives int32 [b, l] of images [b, *shape].
+    """
+
+    name, dim = "tokenizer", 0
+    protocol = "no resize; codes of the encoder alone"
+
+    def __init__(
+        self, encode: Callable[..., Array], params: Tree, shape: tuple, size: int, about: str
+    ):
+        self.shape, self.size = tuple(shape), size
+        self.hash = tree_hash(params, about)
+        self._params, self._encode = on_all_devices(params), jax.jit(encode)
+
+    def __call__(self, images: np.ndarray) -> dict[str, Array]:
+        """Returns {"codes": int32 [b, l]}; raises `UserError` for another shape of images."""
+        if images.shape[1:] != self.shape:
+            raise UserError(
+                f"--extractor: this tokenizer reads images {list(self.shape)}, not "
+                f"{list(images.shape[1:])}; give images of that size"
+            )
+        return {"codes": self._encode(self._params, images)}
+
+
 def tree_hash(params: Tree, about: str = "") -> str:
     """Returns the SHA-256 of all paths, shapes, dtypes and bytes, and of the text `about`."""
     h = hashlib.sha256(about.encode())
@@ -85,19 +111,43 @@ def describe_module(module: Any) -> str:
     return f"{type(module).__name__} " + str({n: getattr(module, n) for n in sorted(fields)})
 
 
-def spread_over_devices(images: np.ndarray, devices: list | None = None) -> Any:
-    """Returns the batch split over this process's devices along its first axis.
+def whole_batch(batch: int) -> int:
+    """Returns `batch` rounded up to a multiple of the devices of all processes."""
+    count = jax.device_count()
+    return -(-batch // count) * count
 
-    Jitted work that follows runs on all of them; a batch they do not divide stays on one.
+
+def spread_over_devices(
+    read: Callable[[np.ndarray], np.ndarray],
+    indices: np.ndarray,
+    shape: tuple[int, ...],
+    devices: list | None = None,
+) -> Any:
+    """Returns read(indices), [b, *shape], split along its first axis over all devices.
+
+    Every process reads only the rows of its own devices, and calls this with the same `indices`, a
+    multiple of the number of devices. Jitted work that follows runs on all of them.
     """
-    devices = devices or jax.local_devices()
-    if len(devices) == 1 or len(images) % len(devices):
-        return images
-    return jax.device_put(images, batch_sharding(MeshSpec().build(devices)))
+    devices = devices or jax.devices()
+    if len(devices) == 1:
+        return read(indices)
+    sharding = batch_sharding(MeshSpec().build(devices))
+    whole = (len(indices), *shape)
+
+    def rows(index: Any) -> np.ndarray:
+        return read(indices[index[0]])
+
+    return jax.make_array_from_callback(whole, sharding, rows)
 
 
 def on_all_devices(params: Tree) -> Tree:
-    """Returns the parameters on every device of this process, where `spread_over_devices` puts
-    images: jitted functions refuse arrays that live on other devices than these.
+    """Returns the parameters on every device, where `spread_over_devices` puts images: jitted
+    functions refuse arrays that live on other devices than these.
     """
-    return jax.device_put(params, replicated(MeshSpec().build(jax.local_devices())))
+    whole = replicated(MeshSpec().build())
+
+    def one(leaf: Any) -> jax.Array:
+        a = np.asarray(jax.device_get(leaf))
+        return jax.make_array_from_callback(a.shape, whole, lambda i: a[i])
+
+    return jax.tree.map(one, params)

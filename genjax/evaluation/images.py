@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from genjax.core.errors import UserError
-from genjax.evaluation.statistics import read_npz
+from genjax.evaluation.files import read_npz
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -150,22 +150,6 @@ def open_folder(path: str | Path) -> ImageSet:
         lambda indices: np.stack([_pixels(files[i]) for i in indices]),
         lambda: _labels(Path(path) / "labels.txt", len(files)),
     ).with_captions(lambda: _captions(Path(path) / "captions.txt"))
-
-
-def collect(name: str, batches: Iterable[tuple[np.ndarray, np.ndarray | None]], made: str = ""):
-    """Returns the `ImageSet` of an iterator of (uint8 images, labels or None), held in memory."""
-    images, labels = [], []
-    for image, label in batches:
-        images.append(np.asarray(image))
-        if label is not None:
-            labels.append(np.asarray(label))
-    shapes = {i.shape[1:] for i in images}
-    if len(shapes) > 1:
-        raise UserError(f"{name}: images of several sizes: {sorted(shapes)}")
-    if not images:
-        raise UserError(f"{name}: holds no images")
-    joined = np.concatenate(labels) if labels else None
-    return of_arrays(name, np.concatenate(images), joined, made)
 
 
 def noise(shape: tuple[int, ...], size: int, seed: int) -> ImageSet:

@@ -22,9 +22,9 @@ FRECHET_NAMES = {"inception": "fid", "dinov2": "fd", "clip": "fd"}
 class Evidence:
     """All that is known of one set of images; what no metric needs is None.
 
-    `features` [n, d] and `logits` [n, K] are float32 on the host; `spatial` are the statistics of
-    the network's spatial features. `memory` keeps what metrics compute of this set alone, for the
-    next set that is compared with it.
+    `features` [n, d] and `logits` [n, K] are float32 on the host, `codes` [n, l] int32; `spatial`
+    are the statistics of the network's spatial features. `memory` keeps what metrics compute of
+    this set alone, for the next set that is compared with it.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Evidence:
     features: np.ndarray | None = None
     logits: np.ndarray | None = None
     spatial: Statistics | None = None
+    codes: np.ndarray | None = None
     memory: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def recall(self, key: str, make: Callable[[], Any]) -> Any:
@@ -63,10 +64,10 @@ class Metric(Protocol):
     """A frozen dataclass, registered in METRICS.
 
     `samples` and `reference` name what it reads of either side, out of "images", "labels",
-    "captions", "statistics", "spatial", "features", "logits"; a metric of the reference alone reads
-    no samples, and "pairs" in `reference` says that image i is compared with image i. `extractor`
-    names the feature network ("": the one given on the command line; None: it needs none; "model":
-    the evaluated model itself).
+    "captions", "statistics", "spatial", "features", "logits", "codes"; a metric of the reference
+    alone reads no samples, and "pairs" in `reference` says that image i is compared with image i.
+    `extractor` names the feature network ("": the one given on the command line; None: it needs
+    none; "model": the evaluated model itself).
     """
 
     @property

@@ -12,9 +12,16 @@ from genjax.core.arrays import Array, Tree
 from genjax.core.errors import UserError
 from genjax.core.resize import centre_crop, resize_uint8, short_side
 from genjax.evaluation.clip_tokens import Tokenizer
-from genjax.evaluation.extractors import describe_module, on_all_devices, tree_hash
+from genjax.evaluation.extractors import (
+    describe_module,
+    on_all_devices,
+    spread_over_devices,
+    tree_hash,
+    whole_batch,
+)
 from genjax.models import clip, dinov2, inception
 from genjax.models.lpips import LPIPS
+from genjax.parallel import to_host
 
 BICUBIC = "bicubic-antialias"
 
@@ -117,12 +124,11 @@ class ClipNetwork(Network):
                 "clip_merges.txt in the folder of weights"
             )
         tokens = Tokenizer.read(self._merges)(captions, self._module.positions)
-        out = []
+        out, rows = [], whole_batch(rows)
         for start in range(0, len(tokens), rows):
-            block = tokens[start : start + rows]
-            full = np.pad(block, ((0, rows - len(block)), (0, 0)), mode="edge")
-            out.append(np.asarray(self._run_text(self._variables, full))[: len(block)])
-        return np.concatenate(out)
+            full = _spread(tokens[start : start + rows], rows)
+            out.append(to_host(self._run_text(self._variables, full)))
+        return np.concatenate(out)[: len(tokens)]
 
 
 class LpipsNetwork:
@@ -147,8 +153,16 @@ class LpipsNetwork:
 
     def distance(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Returns float32 [b] of uint8 images [b, h, w, c]."""
-        return np.asarray(self._run(self._variables, x, y))
+        rows = whole_batch(len(x))
+        found = self._run(self._variables, _spread(x, rows), _spread(y, rows))
+        return to_host(found)[: len(x)]
 
     def __call__(self, images: np.ndarray) -> dict[str, Array]:
         """Raises `UserError`: metrics of features need another network."""
         raise UserError("--extractor: LPIPS compares pairs; for features name another network")
+
+
+def _spread(block: np.ndarray, rows: int) -> Any:
+    """Returns the block on all devices, brought to `rows` by repeating its last row."""
+    index = np.minimum(np.arange(rows), len(block) - 1)
+    return spread_over_devices(lambda i: block[i], index, block.shape[1:])

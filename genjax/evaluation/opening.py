@@ -7,7 +7,7 @@ from typing import Any
 
 from genjax.core.errors import UserError
 from genjax.evaluation import weight_files
-from genjax.evaluation.extractors import Classifier, describe_module
+from genjax.evaluation.extractors import Classifier, Codes, describe_module
 from genjax.models.inception import PROTOCOLS
 
 LoadTask = Callable[[str], tuple[Any, Any]]
@@ -23,10 +23,10 @@ SIZES: Mapping[str, tuple[str, ...]] = {
 class Tools:
     """What opening takes, handed in by the command line.
 
-    `load_task(workdir) -> (task, parameters of its network)`; the task has `predict`, `model` and
-    `image` (genjax.tasks.Classifier). `load_weights(format, [files], **fields) -> (module,
-    variables)`. `files`: extractor (whole or the part before the colon) -> weight files that the
-    user named. `folder`: where the others lie.
+    `load_task(workdir) -> (task, parameters)`; a classifier's are those of its network, and the
+    task has `predict`, `model` and `image`; a tokenizer's are by network, and it has `encode`.
+    `load_weights(format, [files], **fields) -> (module, variables)`. `files`: extractor (whole or
+    the part before the colon) -> weight files that the user named. `folder`: where the others lie.
     """
 
     load_task: LoadTask
@@ -54,6 +54,19 @@ def open_classifier(spec: str, argument: str, tools: Tools) -> Any:
             f"--extractor: {argument} holds no classifier; train one with configs/classifier"
         )
     return Classifier(task.predict, params, task.image, describe_module(task.model))
+
+
+def open_tokenizer(spec: str, argument: str, tools: Tools) -> Any:
+    """Returns the tokenizer of the workdir `argument`."""
+    if not argument:
+        raise _unknown(spec)
+    task, params = tools.load_task(argument)
+    if not hasattr(task, "encode"):
+        raise UserError(
+            f"--extractor: {argument} holds no tokenizer; train one with configs/vit_vqgan"
+        )
+    size, about = task.model.quantizer.size, describe_module(task.model)
+    return Codes(task.encode, params, task.image, size, about)
 
 
 def open_inception(spec: str, argument: str, tools: Tools) -> Any:
@@ -98,6 +111,7 @@ def open_lpips(spec: str, argument: str, tools: Tools) -> Any:
 
 EXTRACTORS: dict[str, Callable[[str, str, Tools], Any]] = {
     "classifier": open_classifier,
+    "tokenizer": open_tokenizer,
     "inception": open_inception,
     "dinov2": open_dinov2,
     "clip": open_clip,
@@ -125,6 +139,6 @@ def _sized(spec: str, name: str, size: str) -> str:
 
 def _unknown(spec: str) -> UserError:
     return UserError(
-        f"--extractor: {spec!r} is none; expected inception[:PROTOCOL], dinov2:SIZE, clip:SIZE or "
-        "classifier:WORKDIR, such as classifier:runs/classifier"
+        f"--extractor: {spec!r} is none; expected inception[:PROTOCOL], dinov2:SIZE, clip:SIZE, "
+        "tokenizer:WORKDIR or classifier:WORKDIR, such as classifier:runs/classifier"
     )

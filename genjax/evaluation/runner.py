@@ -6,56 +6,24 @@ both N, the seed, the config's target and the same measurement of other sets (re
 images, noise) as a scale.
 """
 
-import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from genjax.core.errors import UserError
 from genjax.evaluation import statistics
 from genjax.evaluation.density import MODEL
-from genjax.evaluation.extractors import Extractor, spread_over_devices
+from genjax.evaluation.gathering import Reference, Settings, gather, gather_reference
 from genjax.evaluation.images import ImageSet
 from genjax.evaluation.metrics import Evidence, Metric, Value
-from genjax.evaluation.statistics import Accumulator, Statistics
 
-FROM_NETWORK = frozenset({"statistics", "spatial", "features", "logits"})
-_MOMENTS = {"statistics": "features", "spatial": "spatial"}  # wanted -> output of the network
-
-
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """The real data: images, or statistics that were made before (a file in the field's layout).
-
-    Where a file gives both, statistics are taken from it and the rest is of its images, as ADM's
-    reference files are used; `spatial` are the statistics for sFID.
-    """
-
-    name: str
-    images: ImageSet | None = None
-    statistics: Statistics | None = None
-    spatial: Statistics | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How to measure. `batch`: images at a time through a feature network, on all devices.
-
-    `cache`: folder for reference statistics (None: none are kept). `note`: a clause for every
-    protocol string, such as the label rule. `target`: the config's target, {} if there is none.
-    `advance(what, total, n)` is told of progress.
-    """
-
-    seed: int = 0
-    batch: int = 256
-    cache: Path | None = None
-    note: str = ""
-    target: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    advance: Callable[[str, int, int], None] = lambda what, total, n: None
+HELD = 10_000  # images that a reference file in ADM's layout holds
+_MOMENTS = frozenset({"statistics", "spatial"})
 
 
 def evaluate(
@@ -66,27 +34,32 @@ def evaluate(
     *,
     context: Sequence[ImageSet] = (),
     settings: Settings | None = None,
+    known: MutableMapping[Any, Evidence] | None = None,
 ) -> dict[str, Any]:
     """Returns the report: {"metrics": {name: entry}, "samples", "n", "reference", "seed", ...}.
 
     `metrics`: name -> metric; `extractors`: what a metric's `extractor` says -> network. Every
     entry holds value, name (honest title), protocol, extractor, extractor_hash, n, reference,
     reference_n, seed, details, warnings, target, difference, and `context`: the values that the
-    sets of `context` get. `samples` may be None where no metric reads them. Raises `UserError` for
-    data that a metric cannot use.
+    sets of `context` get. `samples` may be None where no metric reads them. `known` remembers what
+    was gathered of the reference for calls with the same reference and metrics. Raises `UserError`
+    for data that a metric cannot use.
     """
-    settings = settings or Settings()
+    settings, known = settings or Settings(), {} if known is None else known
     check(samples, reference, metrics, extractors)
     entries: dict[str, dict] = {}
     for role in dict.fromkeys(m.extractor for m in metrics.values()):
         group = {k: m for k, m in metrics.items() if m.extractor == role}
         network = None if role is None else extractors[role]
         wanted = frozenset().union(*(m.samples for m in group.values()))
-        known = frozenset().union(*(m.reference for m in group.values()))
-        real = gather_reference(reference, network, known, settings)
+        if role not in known:
+            asked = frozenset().union(*(m.reference for m in group.values()))
+            known[role] = gather_reference(reference, network, asked, settings)
+        real = known[role]
         found, others = Evidence("none", None), []
         if samples is not None and wanted:
             found = gather(samples, network, wanted, settings)
+            _save(found, settings)
             others = [_comparable(c, samples, settings.seed) for c in context]
             others = [gather(c, network, _possible(c, wanted), settings) for c in others]
         for name, metric in group.items():
@@ -111,8 +84,19 @@ def evaluate(
     }
 
 
-def check_writable(path: str | Path) -> None:
-    """Raises `UserError` where the report could not be written, before hours are spent on it."""
+def _save(found: Evidence, settings: Settings) -> None:
+    """Writes the statistics of the samples, with images for precision where sFID's are there."""
+    if settings.save is None or found.statistics is None or jax.process_index():
+        return
+    held = None
+    if found.spatial is not None and found.images is not None:
+        at = np.linspace(0, found.images.size - 1, min(found.images.size, HELD)).astype(int)
+        held = found.images.read(at)
+    statistics.save(settings.save, found.statistics, found.spatial, held)
+
+
+def check_writable(path: str | Path, flag: str = "--json") -> None:
+    """Raises `UserError` where the file of `flag` could not be written, before hours are spent."""
     path = Path(path)
     probe = path.with_name(f".{path.name}.probe")
     try:
@@ -120,7 +104,7 @@ def check_writable(path: str | Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"--json: {path} cannot be written ({error.strerror})") from error
+        raise UserError(f"{flag}: {path} cannot be written ({error.strerror})") from error
 
 
 def write_json(path: str | Path, report: Mapping[str, Any]) -> None:
@@ -208,7 +192,7 @@ def check(
             f"{reference.name}, {list(reference.images.shape)}; bring them to one size and channels"
         )
     wanted = frozenset().union(*(m.samples for m in metrics.values()))
-    if wanted & set(_MOMENTS) and samples.size < 2:
+    if wanted & _MOMENTS and samples.size < 2:
         raise UserError(f"{samples.name}: one image has no covariance; give more images")
 
 
@@ -232,104 +216,6 @@ def _possible(images: ImageSet | None, wanted: frozenset[str]) -> frozenset[str]
         if field in wanted and (images is None or getattr(images, field) is None):
             wanted = wanted - {field}
     return wanted
-
-
-def gather(
-    images: ImageSet, network: Extractor | None, wanted: frozenset[str], settings: Settings
-) -> Evidence:
-    """Returns what the metrics want to know of a set, features in one pass over its images."""
-    if network is None or not wanted & FROM_NETWORK:
-        return Evidence(images.name, images.size, images)
-    moments = {k: Accumulator() for k in _MOMENTS if k in wanted}
-    kept: dict[str, list[np.ndarray]] = {k: [] for k in ("features", "logits") if k in wanted}
-    for _, block in images.blocks(settings.batch):
-        mask = np.arange(settings.batch) < len(block)
-        full = np.pad(block, ((0, settings.batch - len(block)), *[(0, 0)] * 3), mode="edge")
-        out = network(spread_over_devices(full))
-        for key in (*(_MOMENTS[k] for k in moments), *kept):
-            if key not in out:
-                raise UserError(f"--extractor: {network.name} has no {key}; use another network")
-        for key, accumulator in moments.items():
-            accumulator.add(out[_MOMENTS[key]], mask)
-        for key, parts in kept.items():
-            part = np.asarray(out[key], np.float32)[mask]
-            if not np.isfinite(part).all():
-                raise UserError(f"{images.name}: the {key} of {network.name} are not finite")
-            parts.append(part)
-        settings.advance(f"features of {images.name}", images.size, len(block))
-    made = {key: a.result(_made(images.name, network, key)) for key, a in moments.items()}
-    held = {key: np.concatenate(parts) for key, parts in kept.items()}
-    return Evidence(
-        images.name,
-        images.size,
-        images,
-        made.get("statistics"),
-        held.get("features"),
-        held.get("logits"),
-        made.get("spatial"),
-    )
-
-
-def gather_reference(
-    reference: Reference, network: Extractor | None, wanted: frozenset[str], settings: Settings
-) -> Evidence:
-    """Returns the reference's evidence; statistics from its file or the cache where possible."""
-    images = reference.images
-    found: dict[str, Statistics] = {}
-    for key in _MOMENTS:
-        held = getattr(reference, key)
-        if held is not None and network is not None:
-            _same_protocol(reference.name, held, network)
-            found[key] = held
-    n = next((s.n for s in (reference.statistics, reference.spatial) if s is not None), None)
-    if images is None:
-        return _with(Evidence(reference.name, n), found)
-    rest = wanted - set(found)
-    if network is None or not rest & FROM_NETWORK:
-        return _with(Evidence(images.name, n or images.size, images), found)
-    files = {}
-    if settings.cache is not None:
-        about = (images.fingerprint, network.name, network.hash, network.protocol)
-        for key in rest & set(_MOMENTS):
-            kind = () if key == "statistics" else (key,)
-            files[key] = statistics.cache_file(settings.cache, *about, *kind)
-        cached = {k: statistics.load(f) for k, f in files.items() if f.is_file()}
-        found, rest = found | cached, rest - set(cached)
-    evidence = gather(images, network, rest, settings)
-    for key, file in files.items():
-        if key in rest:
-            statistics.save(file, getattr(evidence, key))
-    return _with(dataclasses.replace(evidence, n=n or images.size), found)
-
-
-def _with(evidence: Evidence, found: Mapping[str, Statistics]) -> Evidence:
-    return dataclasses.replace(
-        evidence,
-        statistics=found.get("statistics", evidence.statistics),
-        spatial=found.get("spatial", evidence.spatial),
-    )
-
-
-def _made(name: str, network: Extractor, kind: str) -> dict[str, str]:
-    """What a statistics file says of how it was made."""
-    about = {
-        "data": name,
-        "extractor": network.name,
-        "extractor_hash": network.hash,
-        "input": network.protocol,
-    }
-    return about if kind == "statistics" else about | {"kind": kind}
-
-
-def _same_protocol(name: str, given: Statistics, network: Extractor) -> None:
-    """Refuses statistics of another network or input protocol; silent files are let through."""
-    for key, ours in (("extractor_hash", network.hash), ("input", network.protocol)):
-        theirs = given.protocol.get(key, ours)
-        if theirs != ours:
-            raise UserError(
-                f"{name}: was made with {key} {theirs[:40]!r}, this evaluation uses {ours[:40]!r}; "
-                "distances between the two mean nothing"
-            )
 
 
 def _entry(

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from genjax.evaluation.gathering import Reference, Settings, gather, gather_reference
 from genjax.evaluation.images import ImageSet
 from genjax.evaluation.metrics import Metric, Value
-from genjax.evaluation.runner import Reference, Settings, check, gather, gather_reference
+from genjax.evaluation.runner import check
 
 
 class Scorer:

@@ -20,6 +20,8 @@ import numpy as np
 
 from genjax.core.arrays import Array
 from genjax.core.errors import UserError
+from genjax.evaluation.files import read_npz, write_npz
+from genjax.parallel import to_host
 
 ROWS = 1024  # rows added in float32 before the host takes over: the bound m 2^-24 of the sum
 
@@ -55,31 +57,44 @@ class Accumulator:
     """Adds batches of features up to a `Statistics`.
 
     `shift` [d] is the fixed c (None: the mean of the first batch). Any c gives the same result up
-    to rounding; one near the mean gives the most digits.
+    to rounding; one near the mean gives the most digits. `sums`: those of an earlier accumulator,
+    which this one continues bit for bit.
     """
 
-    def __init__(self, shift: np.ndarray | None = None):
-        self._shift = None if shift is None else np.asarray(shift, np.float32)
-        self._n = 0
-        self._sum: np.ndarray | float = 0.0
-        self._outer: np.ndarray | float = 0.0
-        self._rows: list[np.ndarray] = []  # the features, as long as there are no more than d
+    def __init__(self, shift: np.ndarray | None = None, sums: dict[str, np.ndarray] | None = None):
+        sums = sums or {}
+        self._shift = sums.get("shift", None if shift is None else np.asarray(shift, np.float32))
+        self._n = int(sums.get("n", 0))
+        self._sum: np.ndarray | float = sums.get("sum", 0.0)
+        self._outer: np.ndarray | float = sums.get("outer", 0.0)
+        # The features themselves, as long as there are no more than d.
+        self._rows: list[np.ndarray] = [sums["rows"]] if "rows" in sums else []
+
+    def sums(self) -> dict[str, np.ndarray]:
+        """Returns all that has been added up, for another accumulator to go on from."""
+        if self._shift is None:
+            return {}
+        found = {"n": self._n, "shift": self._shift, "sum": self._sum, "outer": self._outer}
+        kept = {"rows": np.concatenate(self._rows)} if self._rows else {}
+        return {k: np.asarray(v) for k, v in (found | kept).items()}
 
     def add(self, features: Array | np.ndarray, mask: Array | np.ndarray | None = None) -> None:
         """Adds features [b, d] where `mask` [b] is set (None: all). Padding is masked, not cut.
 
-        Raises `UserError` where a feature is not finite.
+        Features that are sharded over devices, of several processes too, are summed where they
+        are. Raises `UserError` where one is not finite.
         """
         if mask is None:
             mask = np.ones(features.shape[0], bool)
         if self._shift is None:
-            first = np.asarray(features, np.float64)[np.asarray(mask)]
+            first = np.asarray(to_host(features), np.float64)[np.asarray(mask)]
             self._shift = np.float32(first.mean(axis=0)) if len(first) else None
             if self._shift is None:
                 return
-        for start in range(0, features.shape[0], ROWS):
-            rows = slice(start, start + ROWS)
-            n, total, outer = jax.device_get(_moments(features[rows], mask[rows], self._shift))
+        parts = features.sharding.num_devices if isinstance(features, jax.Array) else 1
+        for start in range(0, features.shape[0], ROWS * parts):
+            rows = slice(start, start + ROWS * parts)
+            n, total, outer = to_host(_moments(features[rows], mask[rows], self._shift))
             if not (np.isfinite(total).all() and np.isfinite(outer).all()):
                 raise UserError(
                     f"the features of samples {self._n} to {self._n + int(n) - 1} are not finite; "
@@ -89,7 +104,7 @@ class Accumulator:
             if self._n > features.shape[1]:
                 self._rows.clear()
             else:
-                self._rows.append(np.asarray(features[rows])[np.asarray(mask[rows])])
+                self._rows.append(to_host(features[rows])[np.asarray(mask[rows])])
             self._sum = self._sum + np.float64(total)
             self._outer = self._outer + np.float64(outer)
 
@@ -116,31 +131,33 @@ def of_features(features: np.ndarray, protocol: dict | None = None) -> Statistic
     return accumulator.result(protocol)
 
 
-def save(path: str | Path, statistics: Statistics) -> None:
+def save(
+    path: str | Path,
+    statistics: Statistics,
+    spatial: Statistics | None = None,
+    images: np.ndarray | None = None,
+) -> None:
     """Writes `.npz` with `mu` and `sigma` (the layout of the field's FID tools), `n`, `protocol`.
 
-    `protocol` is a JSON string. The file appears whole or not at all.
+    `protocol` is a JSON string. `spatial` adds `mu_s` and `sigma_s`, `images` (uint8 [k, h, w, c],
+    for precision and recall) `arr_0`: the layout of ADM's reference files. The file appears whole
+    or not at all.
     """
-    kept = {} if statistics.features is None else {"features": statistics.features}
-    _write(
-        Path(path),
+    arrays: dict[str, np.ndarray] = {}
+    if statistics.features is not None:
+        arrays["features"] = statistics.features
+    if spatial is not None:
+        arrays |= {"mu_s": spatial.mu, "sigma_s": spatial.sigma}
+    if images is not None:
+        arrays["arr_0"] = images
+    write_npz(
+        path,
         mu=statistics.mu,
         sigma=statistics.sigma,
         n=np.int64(-1 if statistics.n is None else statistics.n),
         protocol=np.str_(json.dumps(statistics.protocol, sort_keys=True)),
-        **kept,
+        **arrays,
     )
-
-
-def keys(path: str | Path) -> frozenset[str]:
-    """Returns the names of a `.npz`'s arrays without reading them; `UserError` for what is none."""
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return frozenset(data.files)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file") from error
-    except Exception as error:  # zip and npy errors have no common class
-        raise UserError(f"{path}: cannot be read as .npz ({error})") from error
 
 
 def load(path: str | Path, suffix: str = "") -> Statistics:
@@ -150,11 +167,12 @@ def load(path: str | Path, suffix: str = "") -> Statistics:
     `UserError` for a missing key, wrong shapes or values that are not finite.
     """
     data = read_npz(path)
-    if "mu" not in data or "sigma" not in data:
+    names = [k + suffix for k in ("mu", "sigma")]
+    if not set(names) <= data.keys():
         raise UserError(
-            f"{path}: statistics have the keys mu and sigma, this file has {sorted(data)}"
+            f"{path}: statistics have the keys {' and '.join(names)}, this file has {sorted(data)}"
         )
-    mu, sigma = (np.asarray(data[k + suffix], np.float64) for k in ("mu", "sigma"))
+    mu, sigma = (np.asarray(data[k], np.float64) for k in names)
     if mu.ndim != 1 or sigma.shape != (mu.size, mu.size):
         raise UserError(
             f"{path}: mu {list(mu.shape)} and sigma {list(sigma.shape)} do not fit together; "
@@ -164,43 +182,11 @@ def load(path: str | Path, suffix: str = "") -> Statistics:
         raise UserError(f"{path}: mu or sigma holds values that are not finite; make it again")
     n = int(data["n"]) if "n" in data else -1
     protocol = json.loads(str(data["protocol"])) if "protocol" in data else {}
-    return Statistics(mu, sigma, None if n < 0 else n, protocol, data.get("features"))
-
-
-def save_features(path: str | Path, arrays: dict[str, np.ndarray], protocol: dict) -> None:
-    """Writes `features` [n, d] (and `logits`, `labels` where given) with their protocol."""
-    _write(Path(path), **arrays, protocol=np.str_(json.dumps(protocol, sort_keys=True)))
-
-
-def load_features(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
-    """Returns (arrays by name, protocol) of a features file; `UserError` if it is none."""
-    data = read_npz(path)
-    if "features" not in data or data["features"].ndim != 2:
-        raise UserError(f"{path}: has no features [n, d]; its keys are {sorted(data)}")
-    protocol = json.loads(str(data.pop("protocol"))) if "protocol" in data else {}
-    return data, protocol
-
-
-def read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of a `.npz`; `UserError` for what is none. Pickles are refused."""
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return {k: data[k] for k in data.files}
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file") from error
-    except Exception as error:  # zip, zlib, npy and pickle errors have no common class
-        raise UserError(f"{path}: cannot be read as .npz ({error})") from error
+    kept = None if suffix else data.get("features")
+    return Statistics(mu, sigma, None if n < 0 else n, protocol, kept)
 
 
 def cache_file(folder: str | Path, *parts: str) -> Path:
     """Returns where what depends on exactly `parts` (data, protocol, extractor hash) is kept."""
     name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
     return Path(folder) / f"{name}.npz"
-
-
-def _write(path: Path, **arrays) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with open(part, "wb") as f:
-        np.savez(f, **arrays)
-    part.replace(path)

@@ -83,7 +83,7 @@ def to_host(tree: Tree) -> Tree:
     """Returns the whole value of every array as NumPy, on every process (all must call it)."""
 
     def one(x):
-        if x.is_fully_addressable or x.is_fully_replicated:
+        if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
             return np.asarray(x)
         return multihost_utils.process_allgather(x, tiled=True)
 

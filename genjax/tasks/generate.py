@@ -128,28 +128,13 @@ class Generator:
 
     @property
     def evaluations(self) -> str:
-        """Network evaluations of a sample: a number, or what the last samples were counted to take.
-
-        Such as "50", or "132.5 (104 to 176)" where every sample took its own steps.
-        """
-        if not self.task.solver.adaptive:
-            return str(self.task.nfe)
-        nfe = np.concatenate([m["nfe"] for m in self._measured]) if self._measured else []
-        if not len(nfe):
-            return f"at most {self.task.nfe}"
-        return f"{np.mean(nfe):.1f} ({np.min(nfe)} to {np.max(nfe)})"
+        """`evaluations` of the last samples."""
+        return evaluations(self.task, self.measures)
 
     @property
     def problem(self) -> str:
-        """One line on the last samples whose adaptive solve did not reach its end, or ""."""
-        ok = [m["ok"] for m in self._measured if "ok" in m]
-        lost = int(np.sum(~np.concatenate(ok))) if ok else 0
-        if not lost:
-            return ""
-        return (
-            f"sampler.solver.max_steps: {lost} of {sum(map(len, ok))} samples did not reach the "
-            "end of the ODE; raise it, or rtol and atol where they ask for more than float32 has"
-        )
+        """`problem` of the last samples."""
+        return problem(self.measures)
 
     def _place(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         if self.mesh is None:
@@ -161,6 +146,31 @@ class Generator:
             k: jax.make_array_from_callback(v.shape, sharding, v.__getitem__)
             for k, v in batch.items()
         }
+
+
+def evaluations(task: Any, measures: Mapping[str, np.ndarray]) -> str:
+    """Returns the network evaluations of a sample: a number, or what samples were counted to take.
+
+    Such as "50", or "132.5 (104 to 176)" where every sample took its own steps.
+    """
+    if not task.solver.adaptive:
+        return str(task.nfe)
+    nfe = measures.get("nfe", ())
+    if not len(nfe):
+        return f"at most {task.nfe}"
+    return f"{np.mean(nfe):.1f} ({np.min(nfe)} to {np.max(nfe)})"
+
+
+def problem(measures: Mapping[str, np.ndarray]) -> str:
+    """Returns one line on the samples whose adaptive solve did not reach its end, or ""."""
+    ok = np.asarray(measures.get("ok", ()), bool)
+    lost = int(np.sum(~ok))
+    if not lost:
+        return ""
+    return (
+        f"sampler.solver.max_steps: {lost} of {len(ok)} samples did not reach the end of the ODE; "
+        "raise it, or rtol and atol where they ask for more than float32 has"
+    )
 
 
 def on_host(rows: Mapping[str, Any]) -> dict[str, Any]:

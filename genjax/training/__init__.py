@@ -7,6 +7,7 @@ from genjax.training.ema import EMAS
 from genjax.training.optimizers import OPTIMIZERS
 from genjax.training.settings import (
     CheckpointSettings,
+    EvaluationSettings,
     HeldoutSettings,
     LogSettings,
     SampleSettings,
@@ -17,6 +18,7 @@ __all__ = [
     "EMAS",
     "OPTIMIZERS",
     "CheckpointSettings",
+    "EvaluationSettings",
     "HeldoutSettings",
     "LogSettings",
     "SampleSettings",

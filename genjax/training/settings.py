@@ -109,3 +109,24 @@ class HeldoutSettings:
         _not_negative(self, "every_images")
         if self.batch < 1 or self.num < 1 or self.num % self.batch:
             raise ValueError("num must be a positive multiple of batch")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings:
+    """Metrics of samples that are drawn during training, from the raw weights and every EMA."""
+
+    every_images: int = option(0, "images between evaluations (0: never)")
+    metrics: tuple[str, ...] = option(("fid",), "metrics, as `genjax eval` names them")
+    extractor: str = option("inception", "feature network, as `genjax eval --extractor` takes it")
+    reference: str = option("", "data set or file to compare with (empty: the training data)")
+    num: int = option(1000, "samples")
+    batch: int = option(256, "samples, and images of a network, at a time on all devices")
+    labels: str = option("balanced", "classes of the samples: balanced, uniform or data")
+    seed: int = option(0, "seed of the samples and labels: the same in every evaluation")
+
+    def __post_init__(self):
+        _not_negative(self, "every_images")
+        if self.num < 2 or self.batch < 1:
+            raise ValueError("num is at least 2, batch at least 1")
+        if not self.metrics:
+            raise ValueError("metrics: name at least one")

@@ -63,7 +63,7 @@ def test_inpaint_keeps_what_is_known(runs, tmp_path, capsys):
     result = read(out)
     assert sorted(result) == ["arr_0", "arr_1", "labels"]
     assert result["arr_0"].shape == (12, 8, 8, 1) and result["arr_0"].dtype == np.uint8
-    from genjax.cli.eval import open_data
+    from genjax.cli.eval_inputs import open_data
 
     digits = open_data("digits:test", (8, 8, 1), None).take(np.arange(12))
     pixels = digits.read(np.arange(12))

@@ -10,6 +10,7 @@ import pytest
 
 import genjax.cli.model
 from genjax.cli import eval as command
+from genjax.cli import eval_inputs
 from genjax.cli.main import main
 from genjax.core.errors import UserError
 from genjax.data import open_source
@@ -50,20 +51,23 @@ class Drawn:
 
     def __post_init__(self):
         sampler = SimpleNamespace(solver=SimpleNamespace(), guidance=SimpleNamespace(weight=1.5))
-        self.task = SimpleNamespace(image=(8, 8, 1), num_classes=10, nfe=50, sampler=sampler)
+        solver = SimpleNamespace(adaptive=False)
+        self.task = SimpleNamespace(
+            image=(8, 8, 1), num_classes=10, nfe=50, sampler=sampler, solver=solver
+        )
         self.params, self.frozen = {}, {}
 
     def generator(self, num, *, steps, guidance, solver, batch):
         images, _ = digits()
 
-        def draw(params, frozen, *, num, labels: np.ndarray, seed):
+        def draw(params, frozen, *, num, labels: np.ndarray, seed, first):
             known = digits()[1]
             pick = [np.flatnonzero(known == k)[i % 30] for i, k in enumerate(labels)]
-            for start in range(0, num, batch):
+            for start in range(first, num, batch):
                 stop = min(start + batch, num)
                 yield images[pick[start:stop]], labels[start:stop]
 
-        draw.task, draw.evaluations, draw.problem = self.task, "50", ""
+        draw.task, draw.measures = self.task, {}
         return draw
 
 
@@ -80,7 +84,8 @@ def trained(monkeypatch):
 
 def run(*arguments, tmp_path):
     out = tmp_path / "report.json"
-    code = main(["eval", *arguments, "--cache", str(tmp_path / "cache"), "--json", str(out)])
+    folders = ["--cache", str(tmp_path / "cache"), "--progress", str(tmp_path / "progress")]
+    code = main(["eval", *arguments, *folders, "--json", str(out)])
     assert code == 0
     return json.loads(out.read_text())
 
@@ -157,7 +162,7 @@ def test_other_sizes_are_brought_to_the_samples_and_said():
 
 def test_large_sets_are_read_when_needed(monkeypatch):
     whole = command.open_data("digits:test", (8, 8, 1), None)
-    monkeypatch.setattr(command, "_IN_MEMORY", 0)
+    monkeypatch.setattr(eval_inputs, "IN_MEMORY", 0)
     lazy = command.open_data("digits:test", (8, 8, 1), None)
     assert np.array_equal(lazy.read(np.array([5, 2])), whole.read(np.array([5, 2])))
     assert np.array_equal(lazy.labels, whole.labels)

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from genjax.core.errors import UserError
-from genjax.evaluation import METRICS, Reference, Settings, evaluate, statistics, with_extractor
+from genjax.evaluation import (
+    METRICS,
+    Reference,
+    Settings,
+    evaluate,
+    files,
+    statistics,
+    with_extractor,
+)
 from genjax.evaluation.frechet import frechet, frechet_infinity
 from genjax.evaluation.images import of_arrays
 from genjax.evaluation.kernel import cmmd, kid
@@ -115,7 +123,7 @@ def test_spatial_statistics_are_kept_apart_in_the_cache(tmp_path):
 def test_adm_file_keys(tmp_path):
     arrays = {"mu": np.zeros(3), "sigma": np.eye(3), "mu_s": np.ones(2), "sigma_s": 2 * np.eye(2)}
     np.savez(tmp_path / "ref.npz", **arrays)
-    assert statistics.keys(tmp_path / "ref.npz") == arrays.keys()
+    assert files.keys(tmp_path / "ref.npz") == arrays.keys()
     spatial = statistics.load(tmp_path / "ref.npz", "_s")
     assert spatial.dim == 2 and spatial.sigma[0, 0] == 2
 

@@ -46,13 +46,6 @@ def test_a_subset_keeps_images_and_labels_together():
     assert np.array_equal(got.read(np.array([1])), x[[1]])
 
 
-def test_collecting_an_iterator():
-    x = some()
-    got = images.collect("x", iter([(x[:3], np.arange(3)), (x[3:], np.arange(3, 5))]))
-    assert np.array_equal(got.read(np.arange(5)), x) and np.array_equal(got.labels, np.arange(5))
-    assert images.collect("x", [(x, None)]).labels is None
-
-
 def test_fingerprint_sees_pixels_names_and_counts():
     x = some()
     changed = x.copy()

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from genjax.core.errors import UserError
-from genjax.evaluation import statistics
-from genjax.evaluation.extractors import spread_over_devices
+from genjax.evaluation import files, statistics
+from genjax.evaluation.extractors import spread_over_devices, whole_batch
 from genjax.evaluation.statistics import Accumulator, Statistics, of_features
 
 
@@ -21,12 +21,17 @@ def relative(a, b) -> float:
 
 def streamed(x, batch, shift=None, devices=None) -> Statistics:
     accumulator = Accumulator(shift)
+    rows = whole_batch(batch)
     for i in range(0, len(x), batch):
         block = x[i : i + batch]
-        mask = np.arange(batch) < len(block)
-        block = np.pad(block, ((0, batch - len(block)), (0, 0)), constant_values=1e6)
-        accumulator.add(spread_over_devices(block, devices), mask)
+        mask = np.arange(rows) < len(block)
+        block = np.pad(block, ((0, rows - len(block)), (0, 0)), constant_values=1e6)
+        accumulator.add(placed(block, devices), mask)
     return accumulator.result()
+
+
+def placed(block, devices=None):
+    return spread_over_devices(lambda i: block[i], np.arange(len(block)), block.shape[1:], devices)
 
 
 @pytest.mark.parametrize("batch", [7, 256, 3000])
@@ -46,14 +51,27 @@ def test_the_shift_keeps_digits_that_raw_moments_lose():
     assert relative(streamed(x, 256, shift=np.zeros(16)).sigma, exact) > 1e-5
 
 
-def test_one_and_eight_devices_agree():
+@pytest.mark.parametrize("count", [2, 8])
+def test_one_and_more_devices_agree(count):
     assert jax.device_count() == 8
     x = features()
     one = streamed(x, 256, devices=jax.devices()[:1])
-    eight = streamed(x, 256, devices=jax.devices())
-    assert spread_over_devices(x[:256]).sharding.num_devices == 8
-    assert relative(eight.sigma, one.sigma) < 1e-6
-    assert relative(eight.mu, one.mu) < 1e-7
+    more = streamed(x, 256, devices=jax.devices()[:count])
+    assert placed(x[:256], jax.devices()[:count]).sharding.num_devices == count
+    assert relative(more.sigma, one.sigma) < 1e-6
+    assert relative(more.mu, one.mu) < 1e-7
+
+
+@pytest.mark.parametrize("n", [12, 700])
+def test_sums_go_on_bit_for_bit(n):
+    x = features(n=n)
+    first = Accumulator()
+    first.add(x[:5])
+    again = Accumulator(sums=first.sums())
+    for accumulator in (first, again):
+        accumulator.add(x[5:])
+    a, b = first.result(), again.result()
+    assert np.array_equal(a.sigma, b.sigma) and np.array_equal(a.mu, b.mu) and a.n == b.n == n
 
 
 def test_order_does_not_matter():
@@ -96,12 +114,16 @@ def test_statistics_of_other_tools_are_read(tmp_path):
     assert got.n is None and got.protocol == {} and got.dim == 3
 
 
-def test_features_files(tmp_path):
-    x = features(n=5)
-    statistics.save_features(tmp_path / "f.npz", {"features": x, "labels": np.arange(5)}, {"a": 1})
-    arrays, protocol = statistics.load_features(tmp_path / "f.npz")
-    assert np.array_equal(arrays["features"], x) and protocol == {"a": 1}
-    assert sorted(arrays) == ["features", "labels"]
+def test_files_in_the_layout_of_adm(tmp_path):
+    made, spatial = of_features(features(n=100)), of_features(features(n=100, d=5, seed=1))
+    images = np.zeros((3, 4, 4, 3), np.uint8)
+    statistics.save(tmp_path / "adm.npz", made, spatial, images)
+    assert {"mu", "sigma", "mu_s", "sigma_s", "arr_0"} <= files.keys(tmp_path / "adm.npz")
+    assert np.array_equal(statistics.load(tmp_path / "adm.npz").sigma, made.sigma)
+    assert np.array_equal(statistics.load(tmp_path / "adm.npz", "_s").sigma, spatial.sigma)
+    np.savez(tmp_path / "half.npz", mu=made.mu, sigma=made.sigma, mu_s=spatial.mu)
+    with pytest.raises(UserError, match="keys mu_s and sigma_s"):
+        statistics.load(tmp_path / "half.npz", "_s")
 
 
 @pytest.mark.parametrize(
