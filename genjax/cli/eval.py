@@ -22,6 +22,7 @@ import numpy as np
 
 from genjax.cli import density
 from genjax.cli.progress import Progress
+from genjax.cli.prompts import captions_of, tokens_of
 from genjax.core.errors import UserError
 from genjax.core.registry import construct
 from genjax.evaluation import Reference, images, statistics
@@ -331,6 +332,10 @@ def _read(args: argparse.Namespace) -> images.ImageSet:
 def _draw(args: argparse.Namespace, model: Any, reference: Reference) -> tuple[Any, str]:
     """Returns the samples of the model and the clauses that say how they were drawn."""
     num = args.num or 1000
+    captions, given = None, {}
+    if model.text is not None:
+        captions = captions_of(reference, num)
+        num, given = len(captions), {"tokens": tokens_of(model, captions)}
     labels = labels_by_rule(args.labels, num, model.task.num_classes, reference, args.seed)
     generator = model.generator(
         num, steps=args.steps, guidance=args.guidance, solver=args.solver, batch=args.batch
@@ -339,7 +344,7 @@ def _draw(args: argparse.Namespace, model: Any, reference: Reference) -> tuple[A
     def batches():
         with Progress("samples", num) as progress:
             for part in generator(
-                model.params, model.frozen, num=num, labels=labels, seed=args.seed
+                model.params, model.frozen, num=num, labels=labels, seed=args.seed, given=given
             ):
                 yield part
                 progress.advance(len(part[0]))
@@ -348,10 +353,16 @@ def _draw(args: argparse.Namespace, model: Any, reference: Reference) -> tuple[A
     drawn = images.collect(args.workdir, batches(), made)
     if generator.problem:
         raise UserError(generator.problem)
+    if captions is not None:
+        drawn = drawn.with_captions(lambda: captions)
     sampler = generator.task.sampler
     weight = getattr(sampler.guidance, "weight", None)
     clauses = [
-        "no labels" if labels is None else f"labels {args.labels}",
+        f"{num} captions"
+        if captions
+        else "no labels"
+        if labels is None
+        else f"labels {args.labels}",
         f"{type(sampler.solver).__name__}",
         f"NFE {generator.evaluations}",
         "no guidance" if weight is None else f"guidance {weight:g}",

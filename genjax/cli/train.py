@@ -48,6 +48,7 @@ def train(run: Any, full: Mapping, path: str, flags: Sequence[str] = ()) -> Any:
 
     from genjax.checkpoint import Checkpoints, Workdir, report_once
     from genjax.cli import hooks, streams
+    from genjax.cli.frozen import frozen_record, load_frozen
     from genjax.cli.workdir import write_config
     from genjax.core.tree import size
     from genjax.parallel import initialize
@@ -82,7 +83,7 @@ def train(run: Any, full: Mapping, path: str, flags: Sequence[str] = ()) -> Any:
             flags=flags,
             params=size(params),
             mesh=mesh.shape,
-            frozen=streams.frozen_record(run),
+            frozen=frozen_record(run.task),
         )
 
     return train_loop(
@@ -100,6 +101,7 @@ def train(run: Any, full: Mapping, path: str, flags: Sequence[str] = ()) -> Any:
             checkpoint=run.checkpoint,
             log=run.log,
             hooks=hooks.of(run, mesh, opened),
+            frozen=lambda: load_frozen(run.task),
             config=full,
             warm_start=start,
             begin=begin,

@@ -4,6 +4,7 @@ from genjax.core.registry import Registry
 from genjax.models import (
     classifier,
     clip,
+    coca,
     dinov2,
     discriminator,
     dit,
@@ -34,6 +35,7 @@ MODELS = Registry(
         "wide_resnet": wide_resnet.WideResNet,
         "fid_inception": inception.FIDInception,
         "clip": clip.CLIP,
+        "coca": coca.CoCa,
         "dinov2": dinov2.DINOv2,
         "lpips": lpips.LPIPS,
     },
@@ -48,6 +50,7 @@ MODELS = Registry(
         "vit_vqgan": vit_vqgan.VARIANTS,
         "wide_resnet": wide_resnet.VARIANTS,
         "clip": clip.VARIANTS,
+        "coca": coca.VARIANTS,
         "dinov2": dinov2.VARIANTS,
     },
 )

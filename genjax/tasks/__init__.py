@@ -3,6 +3,7 @@
 from genjax.core.registry import Registry
 from genjax.tasks.autoregressive import Autoregressive
 from genjax.tasks.classifier import Classifier
+from genjax.tasks.coca import Captioner
 from genjax.tasks.diffusion import Diffusion
 from genjax.tasks.tokenizer import Tokenizer
 
@@ -13,7 +14,8 @@ TASKS = Registry(
         "classifier": Classifier,
         "tokenizer": Tokenizer,
         "autoregressive": Autoregressive,
+        "coca": Captioner,
     },
 )
 
-__all__ = ["TASKS", "Autoregressive", "Classifier", "Diffusion", "Tokenizer"]
+__all__ = ["TASKS", "Autoregressive", "Captioner", "Classifier", "Diffusion", "Tokenizer"]
