@@ -27,7 +27,7 @@ def load_frozen(task: Any) -> dict[str, Tree]:
         return task.load_frozen()
     module, variables, _ = read_tokenizer(codec.path)
     codec.check(module)
-    return {"codec": variables}
+    return task.load_frozen(variables)
 
 
 def frozen_record(task: Any) -> dict[str, Any]:

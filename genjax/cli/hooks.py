@@ -15,7 +15,7 @@ from genjax.core.errors import UserError
 from genjax.data import Source, open_stream
 from genjax.data.report import grid_png
 from genjax.parallel import check_batch, host_shard
-from genjax.tasks import Autoregressive, Diffusion, Tokenizer
+from genjax.tasks import Autoregressive, Diffusion, Enlarger, Tokenizer
 from genjax.tasks.generate import Generator, labels_for, whole_batch
 from genjax.training.hooks import Hook, heldout, samples
 
@@ -25,7 +25,7 @@ def of(run: Any, mesh: Mesh, sources: Mapping[str, Source]) -> tuple[Hook, ...]:
     found = []
     if run.samples.every_images and isinstance(run.task, Diffusion | Autoregressive):
         found.append(_samples(run, mesh, sources["main"]))
-    if run.samples.every_images and isinstance(run.task, Tokenizer):
+    if run.samples.every_images and isinstance(run.task, Tokenizer | Enlarger):
         found.append(reconstruct.hook(run, mesh, sources))
     if run.heldout.every_images:
         found.append(_heldout(run, mesh))

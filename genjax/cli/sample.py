@@ -110,7 +110,7 @@ def _prompts(args: argparse.Namespace) -> tuple[Any, ...]:
     if not args.prompts:
         if args.num is None:
             raise UserError("--num: must be given where there are no --prompts")
-        for flag in ("rerank", "candidates"):
+        for flag in ("rerank", "candidates", "enlarge"):
             if getattr(args, flag) not in (None, 1):
                 raise UserError(f"--{flag}: is of --prompts; give them")
         return ()
@@ -127,11 +127,13 @@ def _draw_prompts(args: argparse.Namespace, model: Any, prompts: Any, out: Path)
     from genjax.cli import prompt_page
     from genjax.cli.prompts import draw
     from genjax.cli.rerank import open_scorer
+    from genjax.cli.upscale import open_enlarger
     from genjax.data.report import save_grid
 
     texts = [prompt.text for prompt in prompts]
     started = time.monotonic()
     scorer = open_scorer(args.rerank) if args.rerank else None
+    enlarge = open_enlarger(args.enlarge, model.task.image) if args.enlarge else lambda x: x
     with Progress("samples", len(texts) * args.candidates) as progress:
         drawn = draw(
             model,
@@ -147,12 +149,13 @@ def _draw_prompts(args: argparse.Namespace, model: Any, prompts: Any, out: Path)
     if jax.process_index():
         return 0
     scores = {} if drawn.scores is None else {"scores": drawn.scores, "kept": drawn.kept}
-    write_samples(out, drawn.images, None, captions=np.array(texts), **scores)
+    images = enlarge(drawn.images)
+    write_samples(out, images, None, captions=np.array(texts), **scores)
     if out.suffix != ".npz":
         (out / "captions.txt").write_text("\n".join(" ".join(t.split()) for t in texts) + "\n")
         prompt_page.write(out, prompts, drawn, title=f"{args.workdir}, step {model.step}")
     if args.grid:
-        save_grid(drawn.images[:256], args.grid, captions=texts[:256])
+        save_grid(images[:256], args.grid, captions=texts[:256])
     best = "" if args.candidates == 1 else f", the best of {args.candidates} by {args.rerank}"
     seconds = time.monotonic() - started
     print(f"{len(texts)} prompts{best}, of the weights {model.ema!r}, in {seconds:.1f} s -> {out}")

@@ -16,6 +16,7 @@ from genjax.models import (
     uvit,
     vae,
     vit_vqgan,
+    wdsr,
     wide_resnet,
 )
 
@@ -32,6 +33,7 @@ MODELS = Registry(
         "kl_vae": vae.KLVAE,
         "vit_vqgan": vit_vqgan.ViTVQGAN,
         "stylegan_discriminator": discriminator.StyleGANDiscriminator,
+        "wdsr": wdsr.WDSR,
         "wide_resnet": wide_resnet.WideResNet,
         "fid_inception": inception.FIDInception,
         "clip": clip.CLIP,
@@ -48,6 +50,7 @@ MODELS = Registry(
         "uvit": uvit.VARIANTS,
         "kl_vae": vae.VARIANTS,
         "vit_vqgan": vit_vqgan.VARIANTS,
+        "wdsr": wdsr.VARIANTS,
         "wide_resnet": wide_resnet.VARIANTS,
         "clip": clip.VARIANTS,
         "coca": coca.VARIANTS,
