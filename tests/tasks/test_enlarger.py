@@ -69,7 +69,7 @@ def test_players_and_gradients(frozen):
         return out
 
     out = gradients(params, frozen)
-    for name, (gradient, aux) in out.items():
+    for name, (gradient, _) in out.items():
         assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient)), name
         assert any((g != 0).any() for g in jax.tree.leaves(gradient)), name
     sums = out["model"][1].metrics
