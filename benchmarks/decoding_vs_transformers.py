@@ -134,7 +134,7 @@ def main() -> None:
     }
     runs = {**ours, "transformers": Theirs(args.batch)}
     best = dict.fromkeys(runs, np.inf)
-    for name, run in runs.items():
+    for run in runs.values():
         run.draw()  # compiles
     for _ in range(args.rounds):
         for name, run in runs.items():

@@ -22,23 +22,22 @@ def load_frozen(task: Any) -> dict[str, Tree]:
 
     Raises `UserError` where the path holds no tokenizer, or another one than the config says.
     """
+    return read_frozen(task)[0]
+
+
+def read_frozen(task: Any) -> tuple[dict[str, Tree], dict[str, Any]]:
+    """Returns (the task's frozen networks, path, format and hash of where they are from).
+
+    Every process calls it: reading a checkpoint is a thing that all do together.
+    """
     codec = getattr(task, "codec", None)
-    if not _in_workdir(codec):
-        return task.load_frozen()
-    module, variables, _ = read_tokenizer(codec.path)
+    if not isinstance(codec, TokenizerCodec) or not codec.path or native.is_native(codec.path):
+        owner = task if codec is None else codec
+        return task.load_frozen(), owner.record() if hasattr(owner, "record") else {}
+    module, variables, step = read_tokenizer(codec.path)
     codec.check(module)
-    return task.load_frozen(variables)
-
-
-def frozen_record(task: Any) -> dict[str, Any]:
-    """Returns path, format and hash of the frozen networks ({} where there are none)."""
-    codec = getattr(task, "codec", None)
-    if _in_workdir(codec):
-        _, variables, step = read_tokenizer(codec.path)
-        found = {"path": codec.path, "format": "workdir", "step": step}
-        return {**found, "sha256": tree_hash(variables)}
-    owner = task if codec is None else codec
-    return owner.record() if hasattr(owner, "record") else {}
+    record = {"path": codec.path, "format": "workdir", "step": step}
+    return task.load_frozen(variables), {**record, "sha256": tree_hash(variables)}
 
 
 def read_tokenizer(path: str, flag: str = "task.codec.path") -> tuple[Any, dict[str, Tree], int]:
@@ -78,9 +77,3 @@ def with_tokenizer(task: Any, path: str) -> Any:
             f"makes {codec.size} on {codec.grid}; give the one that it was trained with"
         )
     return dataclasses.replace(task, codec=other)
-
-
-def _in_workdir(codec: Any) -> bool:
-    if not isinstance(codec, TokenizerCodec) or not codec.path:
-        return False
-    return not native.is_native(codec.path)
