@@ -14,6 +14,7 @@ from genjax.cli.rerank import open_scorer
 from genjax.core.errors import UserError
 from tests.end_to_end.commands import ROOT
 
+pytestmark = pytest.mark.slow
 TOWER = {"depth": 1, "heads": 2, "width": 16, "hidden": 16}
 PROMPTS = ["a red circle", "two blue squares above a green cross", "a cross"]
 
