@@ -41,7 +41,7 @@ def _samples(run: Any, mesh: Mesh, source: Source) -> Hook:
             "give it, or set samples.every_images to 0"
         )
     text, captions, given = run.data["main"].text, None, {}
-    if text is not None:
+    if text is not None and "tokens" in task.streams["main"]:
         captions = [first_caption(source, i % len(source)) for i in range(settings.num)]
         given = {"tokens": text.open().encode_batch(captions)}
     labels = labels_for(settings.num, None, task.num_classes)

@@ -101,7 +101,7 @@ class Model:
         return dataclasses.replace(self, task=task, frozen=frozen)
 
     def generator(
-        self, num: int, *, steps=None, guidance=None, solver=None, batch=None
+        self, num: int, *, steps=None, guidance=None, solver=None, decoding=None, batch=None
     ) -> Generator:
         """Returns the generator behind `sample`, compiled once a sampler and batch size.
 
@@ -109,7 +109,9 @@ class Model:
         """
         if num < 1:
             raise UserError(f"the number of samples must be at least 1, not {num}")
-        task = with_sampler(self.task, steps=steps, guidance=guidance, solver=solver)
+        task = with_sampler(
+            self.task, steps=steps, guidance=guidance, solver=solver, decoding=decoding
+        )
         whole = whole_batch(num, batch or 256, self.mesh)
         if (task, whole) not in self._generators:
             self._generators[task, whole] = Generator(task, batch=whole, mesh=self.mesh)
@@ -148,13 +150,15 @@ class Model:
         candidates: int = 1,
         rerank: Any = None,
         guidance: float | None = None,
+        decoding: Mapping[str, float] | None = None,
         seed: int = 0,
         batch: int | None = None,
     ) -> np.ndarray:
         """Returns the uint8 image [h, w, c] of a prompt, or [n, h, w, c] of a list of prompts.
 
         Of `candidates` the one is kept that `rerank` likes best: the workdir of a trained CoCa, or
-        `genjax.cli.rerank.open_scorer` of it. Image i depends on the seed and i, not on `batch`.
+        `genjax.cli.rerank.open_scorer` of it. `guidance` (1: none) and `decoding` (temperature,
+        top_k, top_p) replace the config's. Image i depends on the seed and i, not on `batch`.
         Raises `UserError` for a model that is not conditioned on text.
         """
         several = not isinstance(prompt, str)
@@ -170,6 +174,7 @@ class Model:
             candidates=candidates,
             scorer=rerank,
             guidance=guidance,
+            decoding=decoding,
             seed=seed,
             batch=batch,
         )
@@ -236,7 +241,7 @@ def _read(path: str, ema: str | None, tokenizer: str | None = None) -> Model:
     task = with_tokenizer(run.task, tokenizer) if tokenizer else run.task
     name = ema or default_ema(run.ema)
     params, step = read_params(path, run, name)
-    text = run.data["main"].text
+    text = run.data["main"].text if "tokens" in task.streams["main"] else None
     return Model(
         task,
         params["model"],
@@ -279,8 +284,18 @@ def read_schedule(path: str) -> dict[str, Any]:
     return sampler
 
 
-def with_sampler(task: Any, *, steps=None, guidance=None, solver=None) -> Any:
-    """Returns the task with what the command line asks for instead of the config's sampler."""
+def with_sampler(
+    task: Any,
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    solver: str | None = None,
+    decoding: Mapping[str, float] | None = None,
+) -> Any:
+    """Returns the task with what the command line asks for instead of the config's sampler.
+
+    `decoding`: fields of the decoder, such as its temperature; for models of codes alone.
+    """
     changes: dict[str, Any] = {}
     codes = isinstance(task, Autoregressive)
     if steps is not None:
@@ -293,6 +308,13 @@ def with_sampler(task: Any, *, steps=None, guidance=None, solver=None) -> Any:
         named = (DECODERS if codes else SOLVERS).build({"name": solver}, "--solver")
         if type(named) is not type(task.sampler.solver):  # the config's own keeps its settings
             changes["solver"] = named
+    if decoding:
+        if not codes:
+            raise UserError(f"{', '.join(decoding)}: this model draws no codes; leave it out")
+        try:
+            changes["solver"] = dataclasses.replace(task.sampler.solver, **decoding)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"decoding: {error}") from error
     if guidance is not None:
         changes["guidance"] = _guidance(task, float(guidance))
     return task.with_sampler(**changes) if changes else task

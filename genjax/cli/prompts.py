@@ -1,7 +1,7 @@
 """Pictures of prompts: several candidates of each, of which a reranker keeps the best."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,15 +28,17 @@ def draw(
     candidates: int = 1,
     scorer: Any = None,
     guidance: float | None = None,
-    solver: str | None = None,
+    decoding: Mapping[str, float] | None = None,
     seed: int = 0,
     batch: int | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Drawn:
     """Returns one picture a prompt: of `candidates` the one that `scorer` likes best.
 
-    Candidate c of prompt i is sample i candidates + c, whatever the batch. `advance(n)` is told of
-    n samples made. Raises `UserError` for a model without text, no prompts, or several candidates
+    Candidate c of prompt i is sample i candidates + c, whatever the batch. `decoding`: temperature,
+    top_k and top_p in place of the config's. `advance(n)` is told of n samples made.
+
+    Raises `UserError` for a model without text, no prompts, or several candidates
     and nobody to choose.
     """
     tokens = tokens_of(model, prompts)
@@ -45,7 +47,7 @@ def draw(
     if candidates > 1 and scorer is None:
         raise UserError("--candidates: give a --rerank RUN, which chooses the best of them")
     total = len(prompts) * candidates
-    generator = model.generator(total, guidance=guidance, solver=solver, batch=batch)
+    generator = model.generator(total, guidance=guidance, decoding=decoding, batch=batch)
     parts = generator(
         model.params,
         model.frozen,
@@ -55,7 +57,8 @@ def draw(
         given={"tokens": np.repeat(tokens, candidates, axis=0)},
     )
     scores = np.full(total, -np.inf, np.float32)
-    images, kept = [None] * len(prompts), np.zeros(len(prompts), np.int64)
+    images: dict[int, np.ndarray] = {}
+    kept = [0] * len(prompts)
     start = 0
     for part, _ in parts:
         index = np.arange(start, start + len(part))
@@ -63,12 +66,12 @@ def draw(
             scores[index] = scorer(part, [prompts[i // candidates] for i in index])
         for i, image in zip(index.tolist(), part):
             prompt, candidate = divmod(i, candidates)
-            if images[prompt] is None or scores[i] > scores[prompt * candidates + kept[prompt]]:
+            if candidate == 0 or scores[i] > scores[prompt * candidates + kept[prompt]]:
                 images[prompt], kept[prompt] = image, candidate
         start += len(part)
         advance(len(part))
     table = None if scorer is None else scores.reshape(len(prompts), candidates)
-    return Drawn(np.stack(images), table, kept)  # pyright: ignore[reportArgumentType]
+    return Drawn(np.stack([images[i] for i in range(len(prompts))]), table, np.array(kept))
 
 
 def tokens_of(model: Any, prompts: Sequence[str]) -> np.ndarray:

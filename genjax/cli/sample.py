@@ -40,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--solver", help="solver in place of the config's")
     parser.add_argument("--steps", type=int, help="solver steps in place of the config's")
     parser.add_argument("--guidance", type=float, help="guidance weight (1: none)")
+    parser.add_argument(
+        "--temperature", type=float, help="of codes' logits (0: the likeliest code)"
+    )
+    parser.add_argument("--top-k", type=int, help="draw of so many likeliest codes (0: of all)")
+    parser.add_argument("--top-p", type=float, help="draw of the likeliest codes of this mass")
     parser.add_argument("--schedule", help="sampler of a schedule.json of `genjax search`")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
     parser.add_argument("--ema", help="EMA by name, raw, or posthoc:WIDTH (default: the first EMA)")
@@ -73,7 +78,12 @@ def run(args: argparse.Namespace) -> int:
         model = model.scheduled(args.schedule)
     labels = model.labels(num, parse_labels(args.labels))
     generator = model.generator(
-        num, steps=args.steps, guidance=args.guidance, solver=args.solver, batch=args.batch
+        num,
+        steps=args.steps,
+        guidance=args.guidance,
+        solver=args.solver,
+        decoding=_decoding(args),
+        batch=args.batch,
     )
     started, images = time.monotonic(), []
     with Progress("samples", num) as progress:
@@ -114,10 +124,16 @@ def _prompts(args: argparse.Namespace) -> tuple[Any, ...]:
             if getattr(args, flag) not in (None, 1):
                 raise UserError(f"--{flag}: is of --prompts; give them")
         return ()
-    for flag in ("labels", "steps", "schedule"):
+    for flag in ("labels", "steps", "schedule", "solver"):
         if getattr(args, flag) is not None:
             raise UserError(f"--{flag}: says nothing to a model of --prompts; leave it out")
     return read_prompts(args.prompts, args.num)
+
+
+def _decoding(args: argparse.Namespace) -> dict[str, float]:
+    """Returns what is asked for of how codes are drawn."""
+    found = {name: getattr(args, name) for name in ("temperature", "top_k", "top_p")}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _draw_prompts(args: argparse.Namespace, model: Any, prompts: Any, out: Path) -> int:
@@ -141,7 +157,7 @@ def _draw_prompts(args: argparse.Namespace, model: Any, prompts: Any, out: Path)
             candidates=args.candidates,
             scorer=scorer,
             guidance=args.guidance,
-            solver=args.solver,
+            decoding=_decoding(args),
             seed=args.seed,
             batch=args.batch,
             advance=progress.advance,

@@ -44,14 +44,11 @@ class WDSR(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        x = x.astype(jnp.float32)
         for i in range(self.stages):
-            x = self._stage(x, f"stage_{i}")
+            fields = (self.blocks, self.width, self.expansion, self.dtype)
+            x = Stage(*fields, name=f"stage_{i}")(x)
         return x
-
-    def _stage(self, x: Array, name: str) -> Array:
-        """Returns the images at twice the size: what the blocks make of them, plus a skip."""
-        stage = Stage(self.blocks, self.width, self.expansion, self.dtype, name=name)
-        return stage(x.astype(jnp.float32))
 
     def forward_flops(self, shape: Sequence[int]) -> float:
         """Returns the operations (2 x multiply-accumulates) for one image [h, w, c] made."""
@@ -65,7 +62,7 @@ class WDSR(nn.Module):
 
 
 class Stage(nn.Module):
-    """[b, h, w, c] -> [b, 2h, 2w, c], float32."""
+    """[b, h, w, c] -> [b, 2h, 2w, c], float32: what the blocks make of it, plus a skip."""
 
     blocks: int
     width: int
@@ -93,9 +90,10 @@ class Wide(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        inner, names = self.width * self.expansion, ("embed", "channels")
-        h = jax.nn.relu(NormedConv(inner, 3, names, self.dtype, name="wide")(x))
-        return NormedConv(self.width, 3, names[::-1], self.dtype, name="back")(h)
+        inner = self.width * self.expansion
+        wide = NormedConv(inner, 3, ("embed", "channels"), self.dtype, name="wide")
+        back = NormedConv(self.width, 3, ("channels", "embed"), self.dtype, name="back")
+        return back(jax.nn.relu(wide(x)))
 
 
 class NormedConv(nn.Module):
