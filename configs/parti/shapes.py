@@ -1,48 +1,42 @@
-"""Parti at the size of a CPU, on 8 x 8 codes of `shapes` with captions.
+"""Parti at the size of a CPU, on 8 x 8 codes of `shapes` with captions; see launch/shapes.sh.
 
-    genjax train --config configs/parti/shapes.py --workdir runs/shapes-parti \\
-        --config.task.codec.path=runs/shapes-tokenizer/export
+    genjax train --config configs/parti/shapes.py --workdir runs/shapes/parti
 
-The tokenizer's fields (codec.model) must be those of the tokenizer that made data/shapes-tokens.
+Its data are those of `genjax prepare captions` and `genjax prepare tokens`. Rate and optimiser are
+ours: the paper's are for batches a hundred times as large.
 """
 
 from configs import base
+from configs.vit_vqgan import shapes as tokenizer
 
-BATCH, STEPS = 64, 6_000
+BATCH, STEPS = 64, 5_000
+ROOT = "runs/shapes"
+TEXT = dict(name="sentencepiece", model=f"{ROOT}/text", length=48)
+VOCAB = 384  # the captions of `shapes` make 322 pieces
 
 
 def get_config():
     c = base.get_base()
-    size = dict(depth=2, heads=4, width=128, hidden=512)
-    tokenizer = dict(
-        name="vit_vqgan",
-        encoder_size=size,
-        decoder_size=dict(size),
-        quantizer=dict(name="vq", size=256, dim=8),
-        patch=4,
-        grid=(8, 8),
-    )
     c.task = dict(
         name="autoregressive",
         model=dict(
             name="parti",
-            codes=256,
-            grid=(8, 8),
-            vocab=512,
-            text_length=64,
-            encoder_depth=3,
+            codes=tokenizer.MODEL["quantizer"]["size"],
+            grid=tokenizer.MODEL["grid"],
+            vocab=VOCAB,
+            text_length=TEXT["length"],
+            encoder_depth=2,
             depth=4,
             width=128,
             hidden=512,
             heads=4,
             kernel=5,
         ),
-        codec=dict(name="vit_vqgan", model=tokenizer),
-        sampler=dict(guidance=dict(weight=3.0), cache="float32"),
+        codec=dict(name="vit_vqgan", path=f"{ROOT}/tokenizer", model=dict(tokenizer.MODEL)),
+        sampler=dict(guidance=dict(weight=2.0), cache="float32"),
     )
-    source = dict(name="array_record", path="data/shapes-tokens")
-    text = dict(name="sentencepiece", model="data/shapes-captions", length=64)
-    c.data.main = dict(source=source, batch=BATCH, text=text)
+    source = dict(name="array_record", path=f"{ROOT}/tokens")
+    c.data.main = dict(source=source, batch=BATCH, text=dict(TEXT))
     c.optimizer.model = dict(
         name="adamw",
         learning_rate=1e-3,
@@ -55,6 +49,6 @@ def get_config():
     c.train.images = BATCH * STEPS
     c.log.every_images = BATCH * 100
     c.checkpoint.every_images = BATCH * 1_000
-    c.samples.every_images = 0
-    c.heldout.every_images = 0
+    c.samples = dict(every_images=BATCH * 1_000, num=16)
+    c.heldout.every_images = 0  # a folder of records has no split of its own
     return c

@@ -78,7 +78,8 @@ def _own(path: str, format: str, ema: str | None) -> tuple[nn.Module, dict[str, 
     """Returns network, variables and facts of a converted folder or of a workdir."""
     if native.is_native(path):
         return native.read_native(path)
-    from genjax.cli.model import load, task_of_format
+    from genjax.cli.formats import task_of_format
+    from genjax.cli.model import load
 
     model = load(path, ema=ema)
     module, shape = model.task.model, model.task.shape

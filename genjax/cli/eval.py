@@ -34,6 +34,7 @@ from genjax.cli.eval_inputs import (
     weight_files_of,
 )
 from genjax.cli.progress import Progress
+from genjax.cli.prompts import captions_of, tokens_of
 from genjax.core.errors import UserError
 from genjax.evaluation import MODEL, Reference, Store, images, runner
 from genjax.evaluation.extractors import tree_hash
@@ -234,6 +235,10 @@ def _draw(
     Those that the store holds are not drawn again.
     """
     num, shape = args.num or 1000, tuple(model.task.image)
+    captions, given = None, {}
+    if model.text is not None:
+        captions = captions_of(reference, num)
+        num, given = len(captions), {"tokens": tokens_of(model, captions)}
     labels = labels_by_rule(args.labels, num, model.task.num_classes, reference, args.seed)
     planned = images.ImageSet(args.workdir, num, shape, np.empty, lambda: labels)
     runner.check(planned, reference, metrics, {MODEL: None, **extractors})  # before hours are spent
@@ -241,11 +246,11 @@ def _draw(
         num, steps=args.steps, guidance=args.guidance, solver=args.solver, batch=args.batch
     )
     sampler = generator.task.sampler
-    work = store.work("samples", **_identity(model, sampler, num, labels, args.seed))
+    work = store.work("samples", **_identity(model, sampler, num, labels, captions, args.seed))
     with Progress("samples", num) as progress:
         progress.advance(work.done)
         asked = {"num": num, "labels": labels, "seed": args.seed, "first": work.done}
-        for pictures, classes in generator(model.params, model.frozen, **asked):
+        for pictures, classes in generator(model.params, model.frozen, given=given, **asked):
             count = len(pictures)
             rows = {f"measured {k}": v[-count:] for k, v in generator.measures.items()}
             rows |= {"arr_0": pictures} | ({} if classes is None else {"arr_1": classes})
@@ -258,14 +263,19 @@ def _draw(
         raise UserError(lost)
     made = "" if model.step is None else f"step {model.step}"
     spent = evaluations(generator.task, measures)
-    return (
-        work.image_set(args.workdir, made),
-        how_drawn(sampler, labels, args.labels, spent, model.ema),
-    )
+    drawn = work.image_set(args.workdir, made)
+    if captions is not None:
+        drawn = drawn.with_captions(lambda: captions)
+    return drawn, how_drawn(sampler, labels, args.labels, spent, model.ema, captions)
 
 
 def _identity(
-    model: Any, sampler: Any, num: int, labels: np.ndarray | None, seed: int
+    model: Any,
+    sampler: Any,
+    num: int,
+    labels: np.ndarray | None,
+    captions: list[str] | None,
+    seed: int,
 ) -> dict[str, Any]:
     """Returns all that the samples depend on."""
     return {
@@ -274,6 +284,7 @@ def _identity(
         "sampler": repr(sampler),
         "num": num,
         "labels": None if labels is None else hashlib.sha256(labels.tobytes()).hexdigest(),
+        "captions": captions,
         "seed": seed,
     }
 

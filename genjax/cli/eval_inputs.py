@@ -194,12 +194,18 @@ def store_of(progress: str | None, workdir: str | None, seconds: float) -> Store
 
 
 def how_drawn(
-    sampler: Any, labels: np.ndarray | None, rule: str, evaluations: str, weights: str
+    sampler: Any,
+    labels: np.ndarray | None,
+    rule: str,
+    evaluations: str,
+    weights: str,
+    captions: Sequence[str] | None = None,
 ) -> str:
-    """Returns the clauses of a protocol that say how samples were drawn."""
+    """Returns the clauses of a protocol that say how samples were drawn, by labels or captions."""
     weight = getattr(sampler.guidance, "weight", None)
+    given = "no labels" if labels is None else f"labels {rule}"
     clauses = [
-        "no labels" if labels is None else f"labels {rule}",
+        given if captions is None else f"{len(captions)} captions",
         f"{type(sampler.solver).__name__}",
         f"NFE {evaluations}",
         "no guidance" if weight is None else f"guidance {weight:g}",

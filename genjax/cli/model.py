@@ -1,4 +1,4 @@
-"""`genjax.load(PATH)`: a trained or converted model as an object with `sample` and `denoise`."""
+"""`genjax.load(PATH)`: a trained or converted model as an object with `sample` and `generate`."""
 
 import dataclasses
 import json
@@ -13,16 +13,19 @@ import numpy as np
 from jax.sharding import Mesh
 
 from genjax.checkpoint import Checkpoints, Workdir
+from genjax.cli import prompts as prompts_lib
 from genjax.cli.config import assign, flat, plain
+from genjax.cli.formats import FORMATS, task_of_format
+from genjax.cli.frozen import load_frozen, with_tokenizer
 from genjax.cli.schema import build_run, expand_run
 from genjax.cli.workdir import read_config
 from genjax.core.arrays import Array, Tree
 from genjax.core.errors import UserError
 from genjax.core.registry import construct, expand
-from genjax.models.edm2 import EDM2Denoiser
 from genjax.parallel import MeshSpec, replicated
 from genjax.solvers import GUIDANCES, SOLVERS
-from genjax.tasks import Diffusion
+from genjax.solvers.decoding import DECODERS
+from genjax.tasks import Autoregressive, Diffusion
 from genjax.tasks.diffusion import SamplerSettings
 from genjax.tasks.generate import Generator, labels_for, whole_batch
 from genjax.training.ema import Power
@@ -38,7 +41,8 @@ class Model:
     """A task with its parameters. `ema` says which weights these are ("raw": not averaged).
 
     `mesh`: the devices, each with all parameters, over which samples are split (None: one device);
-    `sampler`: the settings behind `task.sampler`, as a config gives them.
+    `sampler`: the settings behind `task.sampler`, as a config gives them; `text`: what turns
+    prompts into ids, None for a model that is not conditioned on text.
     """
 
     task: Any
@@ -49,6 +53,7 @@ class Model:
     step: int | None = None
     mesh: Mesh | None = None
     sampler: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    text: Any = None
 
     def sample(
         self,
@@ -66,7 +71,8 @@ class Model:
 
         `labels` are repeated in turn (None: every class in turn); `steps`, `guidance` (1: none)
         and `solver` replace those of the config, `schedule` (a file of `genjax search`) the whole
-        sampler. Raises `UserError` for labels out of range.
+        sampler. A model of texts draws the empty one (see `generate`). Raises `UserError` for
+        labels out of range.
         """
         model = self if schedule is None else self.scheduled(schedule)
         generator = model.generator(num, steps=steps, guidance=guidance, solver=solver, batch=batch)
@@ -80,6 +86,8 @@ class Model:
         that are best at one weight are poor at another. Raises `UserError` for another kind of
         file.
         """
+        if not isinstance(self.task, Diffusion):
+            raise UserError("--schedule: is of diffusion models; this one draws codes one by one")
         found = read_schedule(path)
         settings = construct(SamplerSettings, merged(self.sampler, found, path), path)
         theirs, ours = (getattr(s.guidance, "weight", 1.0) for s in (settings, self.task.sampler))
@@ -93,7 +101,7 @@ class Model:
         return dataclasses.replace(self, task=task, frozen=frozen)
 
     def generator(
-        self, num: int, *, steps=None, guidance=None, solver=None, batch=None
+        self, num: int, *, steps=None, guidance=None, solver=None, decoding=None, batch=None
     ) -> Generator:
         """Returns the generator behind `sample`, compiled once a sampler and batch size.
 
@@ -101,7 +109,9 @@ class Model:
         """
         if num < 1:
             raise UserError(f"the number of samples must be at least 1, not {num}")
-        task = with_sampler(self.task, steps=steps, guidance=guidance, solver=solver)
+        task = with_sampler(
+            self.task, steps=steps, guidance=guidance, solver=solver, decoding=decoding
+        )
         whole = whole_batch(num, batch or 256, self.mesh)
         if (task, whole) not in self._generators:
             self._generators[task, whole] = Generator(task, batch=whole, mesh=self.mesh)
@@ -121,6 +131,8 @@ class Model:
         `x` is in the space that the process noises, `t` a scalar or [b] in the process's time;
         without `labels` it is the null label's estimate.
         """
+        if not isinstance(self.task, Diffusion):
+            raise UserError("denoise: this model draws codes one by one and denoises nothing")
         if labels is None and self.task.num_classes:
             labels = [self.task.num_classes]
         classes = self.labels(len(x), labels)
@@ -131,19 +143,54 @@ class Model:
     def _denoise(self) -> Callable[..., Any]:
         return jax.jit(self.task.denoiser)
 
-    def generate(self, prompt: str) -> np.ndarray:
-        """Raises `UserError`: no text-conditioned model is loaded."""
-        raise UserError(f"this model is not conditioned on text, so it cannot draw {prompt!r}")
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        candidates: int = 1,
+        rerank: Any = None,
+        guidance: float | None = None,
+        decoding: Mapping[str, float] | None = None,
+        seed: int = 0,
+        batch: int | None = None,
+    ) -> np.ndarray:
+        """Returns the uint8 image [h, w, c] of a prompt, or [n, h, w, c] of a list of prompts.
+
+        Of `candidates` the one is kept that `rerank` likes best: the workdir of a trained CoCa, or
+        `genjax.cli.rerank.open_scorer` of it. `guidance` (1: none) and `decoding` (temperature,
+        top_k, top_p) replace the config's. Image i depends on the seed and i, not on `batch`.
+        Raises `UserError` for a model that is not conditioned on text.
+        """
+        several = not isinstance(prompt, str)
+        asked = list(prompt) if several else [prompt]
+        prompts_lib.tokens_of(self, asked)  # what cannot be drawn is refused before weights load
+        if isinstance(rerank, str):
+            from genjax.cli.rerank import open_scorer
+
+            rerank = open_scorer(rerank)
+        drawn = prompts_lib.draw(
+            self,
+            asked,
+            candidates=candidates,
+            scorer=rerank,
+            guidance=guidance,
+            decoding=decoding,
+            seed=seed,
+            batch=batch,
+        )
+        return drawn.images if several else drawn.images[0]
 
 
-def load(path: str, *, ema: str | None = None) -> Model:
+def load(path: str, *, ema: str | None = None, tokenizer: str | None = None) -> Model:
     """Returns the model of a workdir of `genjax train`, or of a folder of `genjax convert`.
 
-    `ema`: the average to use (None: the config's first, or raw where it has none; "raw"). Where
-    there are several devices, each gets the parameters and its share of the samples.
+    `ema`: the average to use (None: the config's first, or raw where it has none; "raw").
+    `tokenizer`: for models of codes, what turns them into images in place of the config's
+    `task.codec.path`. Where there are several devices, each gets the parameters and its share of
+    the samples.
     Raises `UserError` where there is no model, or no such average.
     """
-    model = _read(path, ema)
+    model = _read(path, ema, tokenizer)
     mesh = MeshSpec().build() if jax.device_count() > 1 else None
     params, frozen = _on(mesh, (model.params, model.frozen | guide(model.task)))
     return dataclasses.replace(model, params=params, frozen=frozen, mesh=mesh)
@@ -155,7 +202,7 @@ def guide(task: Diffusion) -> dict[str, Tree]:
     Raises `UserError` unless it draws the same kind of images by the same process.
     """
     rule = task.sampler.guidance
-    if not rule.two_networks:
+    if not isinstance(task, Diffusion) or not rule.two_networks:
         return {}
     other = _read(rule.model, rule.ema)
     for what in ("process", "shape", "num_classes"):
@@ -176,11 +223,11 @@ def _on(mesh: Mesh | None, tree: Tree) -> Tree:
     return jax.tree.map(lambda x: place(x, whole), tree)
 
 
-def _read(path: str, ema: str | None) -> Model:
+def _read(path: str, ema: str | None, tokenizer: str | None = None) -> Model:
     if native.is_native(path):
         module, variables, facts = native.read_native(path)
         task = task_of_format(facts["format"], module, facts)
-        sampler = _TASKS[facts["format"]]["sampler"]
+        sampler = FORMATS[facts["format"]]["sampler"]
         return Model(task, variables["params"], task.load_frozen(), "raw", sampler=sampler)
     config = read_config(Workdir(path))
     if config is None:
@@ -189,12 +236,22 @@ def _read(path: str, ema: str | None) -> Model:
             "`genjax convert`"
         )
     run = build_run(expand_run(config))
-    if not isinstance(run.task, Diffusion):
+    if not isinstance(run.task, Diffusion | Autoregressive):
         raise UserError(f"{path}: holds a {config['task']['name']}; it draws no samples")
+    task = with_tokenizer(run.task, tokenizer) if tokenizer else run.task
     name = ema or default_ema(run.ema)
     params, step = read_params(path, run, name)
-    frozen, sampler = run.task.load_frozen(), config["task"]["sampler"]
-    return Model(run.task, params["model"], frozen, name, config, step, sampler=sampler)
+    text = run.data["main"].text if "tokens" in task.streams["main"] else None
+    return Model(
+        task,
+        params["model"],
+        load_frozen(task),
+        name,
+        config,
+        step,
+        sampler=config["task"]["sampler"],
+        text=None if text is None else text.open(),
+    )
 
 
 def merged(sampler: Mapping, changes: Mapping, where: str) -> dict[str, Any]:
@@ -227,23 +284,43 @@ def read_schedule(path: str) -> dict[str, Any]:
     return sampler
 
 
-def with_sampler(task: Diffusion, *, steps=None, guidance=None, solver=None) -> Diffusion:
-    """Returns the task with what the command line asks for instead of the config's sampler."""
+def with_sampler(
+    task: Any,
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    solver: str | None = None,
+    decoding: Mapping[str, float] | None = None,
+) -> Any:
+    """Returns the task with what the command line asks for instead of the config's sampler.
+
+    `decoding`: fields of the decoder, such as its temperature; for models of codes alone.
+    """
     changes: dict[str, Any] = {}
+    codes = isinstance(task, Autoregressive)
     if steps is not None:
+        if codes:
+            raise UserError("--steps: this model draws all its codes one by one; leave it out")
         if steps < 1:
             raise UserError(f"--steps: must be at least 1, not {steps}")
         changes["steps"] = int(steps)
     if solver is not None:
-        named = SOLVERS.build({"name": solver}, "--solver")
+        named = (DECODERS if codes else SOLVERS).build({"name": solver}, "--solver")
         if type(named) is not type(task.sampler.solver):  # the config's own keeps its settings
             changes["solver"] = named
+    if decoding:
+        if not codes:
+            raise UserError(f"{', '.join(decoding)}: this model draws no codes; leave it out")
+        try:
+            changes["solver"] = dataclasses.replace(task.sampler.solver, **decoding)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"decoding: {error}") from error
     if guidance is not None:
         changes["guidance"] = _guidance(task, float(guidance))
     return task.with_sampler(**changes) if changes else task
 
 
-def _guidance(task: Diffusion, weight: float) -> Any:
+def _guidance(task: Any, weight: float) -> Any:
     """Returns the config's guidance with another weight, or plain guidance where it has none."""
     given = task.sampler.guidance
     if any(field.name == "weight" for field in dataclasses.fields(given)):
@@ -288,62 +365,3 @@ def read_params(path: str, run: Any, ema: str) -> tuple[dict[str, Tree], int]:
     trees = ((p, checkpoints.read_snapshot(*key)) for p, key in where.items())
     newest = max(taken)
     return reconstruct(trees, list(where), profile(width, taken[newest])), newest
-
-
-_DDPM = {
-    "process": {"name": "table", "betas": "linear", "n": 1000, "lo": 1e-4, "hi": 2e-2},
-    "precond": {"name": "eps"},
-    "objective": {"name": "hybrid"},
-    "times": {"name": "index"},
-    "sampler": {
-        "solver": {"name": "ddpm", "variance": "learned"},
-        "grid": {"name": "respaced"},
-        "guidance": {"name": "cfg", "weight": 4.0, "channels": 3},
-        "steps": 250,
-    },
-}
-_SIT = {
-    "process": {"name": "flow"},
-    "precond": {"name": "velocity", "reverse": True},
-    "objective": {"name": "flow"},
-    "times": {"name": "uniform"},
-    "sampler": {
-        "solver": {"name": "sit_sde", "w": "sigma"},
-        "grid": {"name": "uniform", "last": 0.04},
-        "guidance": {"name": "cfg", "weight": 4.0, "channels": 3},
-        "steps": 250,
-    },
-}
-_EDM2 = {
-    "process": {"name": "edm"},
-    "precond": {"name": "edm"},
-    "objective": {"name": "edm2"},
-    "times": {"name": "lognormal", "mean": -0.4, "std": 1.0},
-    "sampler": {
-        "solver": {"name": "heun", "space": "lam"},
-        "grid": {"name": "karras"},
-        "guidance": {"name": "none"},
-        "steps": 32,
-    },
-}
-# How the authors of public weights sample them (weight 4 is their scripts'; their FID uses 1.5).
-_TASKS = {"facebook-dit": _DDPM, "sit": _SIT, "edm2": _EDM2}
-
-
-def task_of_format(name: str, module: Any, facts: Mapping[str, Any]) -> Diffusion:
-    """Returns the task that samples a network of public weights as its authors did.
-
-    `facts["shape"]`: height, width and channels of what the network sees. There is no codec, so
-    its samples are what the network draws: latents, for DiT's and SiT's public weights.
-    """
-    if name not in _TASKS or "shape" not in facts:
-        raise UserError(
-            f"this {name} network cannot be sampled by itself: name it by config.init in a config"
-        )
-    changes: dict[str, Any] = {"image": tuple(facts["shape"])}
-    if isinstance(module, EDM2Denoiser):  # the task brings its own c_skip x + c_out F
-        changes["precond"] = {"name": "edm", "sigma_data": module.sigma_data}
-        module = module.network
-    fields = expand(Diffusion, {**_TASKS[name], **changes}, "task")
-    task = dataclasses.replace(construct(Diffusion, fields, "task"), model=module)
-    return task if task.has_null else task.with_sampler(guidance=GUIDANCES.build({"name": "none"}))

@@ -1,4 +1,4 @@
-"""The sample grids of a tokenizer: pictures of the data beside what their codes give back."""
+"""Sample grids of tokenizers and enlargers: pictures of the data beside what is made of them."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from genjax.training.hooks import Hook, samples
 
 
 def hook(run: Any, mesh: Mesh, sources: Mapping[str, Source]) -> Hook:
-    """Returns the hook that writes `samples.num` pictures, each beside its reconstruction.
+    """Returns the hook that writes `samples.num` pictures, each beside what is made of it.
 
     They are the first ones of the held-out split where held-out data are measured, of the training
     data otherwise.
@@ -30,24 +30,23 @@ def hook(run: Any, mesh: Mesh, sources: Mapping[str, Source]) -> Hook:
     whole = -(-len(images) // mesh.size) * mesh.size
     padded = images[np.minimum(np.arange(whole), len(images) - 1)]
 
-    def both(params, image):
+    def both(params, frozen, image):
         with using(mesh, run.rules):
             x = task.from_pixels(image)
-            return task.to_uint8(x), task.to_uint8(task.reconstruct(params, x).image)
+            return task.to_uint8(x), task.to_uint8(task.redraw(params, frozen, x))
 
     compiled = jax.jit(both)
 
     def draw(params, frozen) -> np.ndarray:
-        del frozen
         sharding = batch_sharding(mesh, run.rules)
         placed = jax.make_array_from_callback(padded.shape, sharding, padded.__getitem__)
-        pairs = compiled(params, placed)
+        pairs = compiled(params, frozen, placed)
         if jax.process_count() > 1:
             pairs = multihost_utils.process_allgather(pairs, tiled=True)
         return np.concatenate([np.asarray(x)[: len(images)] for x in pairs], axis=2)
 
     def picture(pairs: np.ndarray, title: str) -> bytes:
-        title = f"{title}; left: data, right: reconstruction"
+        title = f"{title}; left: data, right: made of it"
         return grid_png(pairs, columns=settings.columns, title=title)
 
     return samples(settings, draw, picture)

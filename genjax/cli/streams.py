@@ -40,6 +40,8 @@ def check(run: Any, sources: Mapping[str, Source]) -> None:
                 f"config.task.model.num_classes: is {classes}, but the data of {name} have "
                 f"{source.num_classes} classes; set it to that"
             )
+        if "tokens" in fields:
+            _check_text(run.data[name].text, task, name)
         stream = open_stream(settings_of(run, name), name=name, seed=run.seed, source=source)
         try:
             for field, spec in fields.items():
@@ -51,6 +53,20 @@ def check(run: Any, sources: Mapping[str, Source]) -> None:
                     )
         finally:
             stream.close()
+
+
+def _check_text(text: Any, task: Any, name: str) -> None:
+    if text is None:
+        raise UserError(
+            f"config.data.{name}.text: must be given, the task trains on texts; name the "
+            "model that `genjax prepare captions` wrote"
+        )
+    size = text.open().size
+    if size > task.model.vocab:
+        raise UserError(
+            f"config.task.model.vocab: is {task.model.vocab}, but {text.model} of data.{name} has "
+            f"{size} ids; set it to that at least"
+        )
 
 
 def first_batch(run: Any, sources: Mapping[str, Source], workdir: Workdir) -> None:
@@ -95,9 +111,3 @@ def opener(
         }
 
     return open_at
-
-
-def frozen_record(run: Any) -> dict:
-    """Returns path, format and hash of the frozen networks' files."""
-    owner = getattr(run.task, "codec", run.task)
-    return owner.record() if hasattr(owner, "record") else {}

@@ -48,6 +48,7 @@ def train(run: Any, full: Mapping, path: str, flags: Sequence[str] = ()) -> Any:
 
     from genjax.checkpoint import Checkpoints, Workdir, report_once
     from genjax.cli import hooks, streams
+    from genjax.cli.frozen import read_frozen
     from genjax.cli.workdir import write_config
     from genjax.core.tree import size
     from genjax.parallel import initialize
@@ -64,6 +65,7 @@ def train(run: Any, full: Mapping, path: str, flags: Sequence[str] = ()) -> Any:
     changed = _refuse_changes(workdir, full) if begun else []
     opened = streams.open_sources(run)
     streams.check(run, opened)
+    frozen, record = read_frozen(run.task)
     start = None
     if run.init and not begun:
         from genjax.cli.warm_start import warm_start
@@ -82,7 +84,7 @@ def train(run: Any, full: Mapping, path: str, flags: Sequence[str] = ()) -> Any:
             flags=flags,
             params=size(params),
             mesh=mesh.shape,
-            frozen=streams.frozen_record(run),
+            frozen=record,
         )
 
     return train_loop(
@@ -100,6 +102,7 @@ def train(run: Any, full: Mapping, path: str, flags: Sequence[str] = ()) -> Any:
             checkpoint=run.checkpoint,
             log=run.log,
             hooks=hooks.of(run, full, mesh, opened),
+            frozen=frozen,
             config=full,
             warm_start=start,
             begin=begin,

@@ -4,6 +4,7 @@ from genjax.core.registry import Registry
 from genjax.models import (
     classifier,
     clip,
+    coca,
     dinov2,
     discriminator,
     dit,
@@ -15,6 +16,7 @@ from genjax.models import (
     uvit,
     vae,
     vit_vqgan,
+    wdsr,
     wide_resnet,
 )
 
@@ -31,9 +33,11 @@ MODELS = Registry(
         "kl_vae": vae.KLVAE,
         "vit_vqgan": vit_vqgan.ViTVQGAN,
         "stylegan_discriminator": discriminator.StyleGANDiscriminator,
+        "wdsr": wdsr.WDSR,
         "wide_resnet": wide_resnet.WideResNet,
         "fid_inception": inception.FIDInception,
         "clip": clip.CLIP,
+        "coca": coca.CoCa,
         "dinov2": dinov2.DINOv2,
         "lpips": lpips.LPIPS,
     },
@@ -46,8 +50,10 @@ MODELS = Registry(
         "uvit": uvit.VARIANTS,
         "kl_vae": vae.VARIANTS,
         "vit_vqgan": vit_vqgan.VARIANTS,
+        "wdsr": wdsr.VARIANTS,
         "wide_resnet": wide_resnet.VARIANTS,
         "clip": clip.VARIANTS,
+        "coca": coca.VARIANTS,
         "dinov2": dinov2.VARIANTS,
     },
 )

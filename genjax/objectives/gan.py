@@ -45,7 +45,7 @@ class Adversary:
     def loss(
         self,
         pixels: Callable[[Mapping[str, Array]], Array],
-        made: Callable[[Mapping[str, Tree], Array], Array],
+        made: Callable[[View, Array], Array],
         discriminate: Discriminate,
         trained: dict[str, Tree],
         view: View,
@@ -55,12 +55,12 @@ class Adversary:
     ) -> tuple[Array, Aux]:
         """Returns the discriminator's (scalar loss, `Aux`) on the stream "main".
 
-        `made(networks, x)`: the generator's images; no gradient goes there. Metrics: "loss",
+        `made(view, x)`: the generator's images of x; no gradient goes there. Metrics: "loss",
         "real" and "fake" (mean logits), "right" (share of both judged rightly), "lecam".
         """
         del key, progress
         x = pixels(batch["main"])
-        y = jax.lax.stop_gradient(made(view.params, x))
+        y = jax.lax.stop_gradient(made(view, x))
         real, fake = discriminate(trained, x), discriminate(trained, y)
         each = 0.5 * (jax.nn.softplus(-real) + jax.nn.softplus(fake))
         found = {"real": real, "fake": fake, "right": 0.5 * (1.0 * (real > 0) + (fake < 0))}

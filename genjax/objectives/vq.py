@@ -91,16 +91,19 @@ class VQGANLoss:
         networks = {**view.params, **trained}
         coded = parts.reconstruct(networks, x)
         y, quantized = coded.image.astype(jnp.float32), coded.quantized
-        terms = {"l2": per_sample_mean(jnp.square(y - x))}
+        terms = picture_terms(
+            x,
+            y,
+            networks,
+            view.frozen,
+            parts.discriminate if self.adversarial else None,
+            parts.perceptual if self.perceptual else None,
+        )
         if quantized.losses:
             terms["vq"] = per_sample_mean(sum(quantized.losses.values(), jnp.zeros(())))
         if parts.distribution is not None:
             mu, log_b = parts.distribution(coded.raw)
             terms["logit_laplace"] = per_sample_mean(logit_laplace_nll(parts.target(x), mu, log_b))
-        if parts.perceptual is not None and self.perceptual:
-            terms["perceptual"] = parts.perceptual(view.frozen, x, y)
-        if parts.discriminate is not None and self.adversarial:
-            terms["adversarial"] = generator_loss(parts.discriminate(networks, y))
         each = sum(getattr(self, name) * value for name, value in terms.items())
         counts = histogram(quantized.index, parts.size)
         found = {
@@ -149,6 +152,26 @@ class VQGANLoss:
         codes = {**state, "idle": jnp.where(dead, 0, state["idle"])}
         new = {**mutable[ENCODER], "codes": codes}
         return {**trained, ENCODER: encoder}, {**mutable, ENCODER: new}
+
+
+def picture_terms(
+    x: Array,
+    y: Array,
+    networks: Mapping[str, Tree],
+    frozen: Mapping[str, Tree],
+    discriminate: Callable[[Mapping[str, Tree], Array], Array] | None,
+    perceptual: Callable[[Mapping[str, Tree], Array, Array], Array] | None,
+) -> dict[str, Array]:
+    """Returns the losses [b] of made images y against x: "l2", "perceptual", "adversarial".
+
+    The latter two where there are networks for them.
+    """
+    terms = {"l2": per_sample_mean(jnp.square(y - x))}
+    if perceptual is not None:
+        terms["perceptual"] = perceptual(frozen, x, y)
+    if discriminate is not None:
+        terms["adversarial"] = generator_loss(discriminate(networks, y))
+    return terms
 
 
 def logit_laplace_nll(x: Array, mu: Array, log_b: Array) -> Array:

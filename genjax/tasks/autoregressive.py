@@ -122,8 +122,13 @@ class Autoregressive:
         variables = self.model.init(key, codes, cond)
         return {"params": {"model": variables["params"]}, "mutable": {}}
 
-    def load_frozen(self) -> dict[str, Tree]:
-        """Returns {"codec": its variables}, or {} where no path is given and none is needed."""
+    def load_frozen(self, tokenizer: Tree | None = None) -> dict[str, Tree]:
+        """Returns {"codec": its variables}, or {} where no path is given and none is needed.
+
+        `tokenizer`: variables that the caller has read.
+        """
+        if tokenizer is not None:
+            return {"codec": tokenizer}
         if self.codec.path:
             return {"codec": self.codec.load()}
         if self.from_images:

@@ -24,8 +24,8 @@ class TokenizerCodec:
     the same encoder and codebook). Training on stored codes needs no file.
     """
 
-    path: str = option("", "folder of the tokenizer's weights (weights.safetensors, model.json)")
-    model: Any = choice(MODELS, {"name": "vit_vqgan", "variant": "SS"}, "what the folder holds")
+    path: str = option("", "the tokenizer: a workdir of genjax train, or a folder of weights")
+    model: Any = choice(MODELS, {"name": "vit_vqgan", "variant": "SS"}, "what the path holds")
 
     def __post_init__(self):
         if not isinstance(self.model, ViTVQGAN):
@@ -47,8 +47,16 @@ class TokenizerCodec:
         return self.model.image
 
     def load(self) -> Tree:
-        """Returns the variables; raises `UserError` if the folder holds another network."""
+        """Returns the variables of a folder of weights.
+
+        Raises `UserError` if it holds another network. (Workdirs are read by the command line.)
+        """
         module, variables, _ = native.read_native(self.path)
+        self.check(module)
+        return variables
+
+    def check(self, module: Any) -> None:
+        """Raises `UserError` if the network found at `path` is not the config's `model`."""
         for field in dataclasses.fields(ViTVQGAN):
             if field.name in ("parent", "name", "dtype", "attention", "remat"):
                 continue  # none changes what the parameters are
@@ -58,7 +66,6 @@ class TokenizerCodec:
                     f"task.codec.model.{field.name} is {want!r} but {self.path} holds a tokenizer "
                     f"with {found!r}; correct the key or the path"
                 )
-        return variables
 
     def record(self) -> dict[str, str]:
         """Returns path, format and SHA-256 of the weights ({} without a path)."""

@@ -1,7 +1,6 @@
 """The task of training an image tokenizer: reconstruction through codes, with or without a GAN."""
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 from functools import cached_property, partial
 from typing import Any
@@ -9,9 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from genjax import weights
 from genjax.core.arrays import Array, Tree
-from genjax.core.errors import UserError
 from genjax.core.registry import choice, option
 from genjax.core.types import ArraySpec, Aux, Player, Progress, View
 from genjax.models import MODELS
@@ -19,10 +16,10 @@ from genjax.models.vit_vqgan import Coded, ViTVQGAN
 from genjax.objectives.gan import DISCRIMINATOR, Adversary
 from genjax.objectives.vq import ENCODER, Parts, VQGANLoss
 from genjax.tasks.codec import file_hash
+from genjax.tasks.rivals import check_discriminator, judge, notice_without, open_lpips, rivals
 
 DECODER = "decoder"
 STAGES = ("all", "decoder")
-_log = logging.getLogger("genjax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +53,7 @@ class Tokenizer:
                 f"image is {tuple(self.image)}, but patch {self.model.patch} and grid "
                 f"{tuple(self.model.grid)} of the model make images of {self.model.image}"
             )
-        if self.discriminator is not None:
-            if not hasattr(self.discriminator, "resolutions"):
-                kind = type(self.discriminator).__name__
-                raise ValueError(f"discriminator: a {kind} is none")
-            self.discriminator.resolutions(*self.image[:2])
+        check_discriminator(self.discriminator, self.image)
         if self.objective.revive and not hasattr(self.model.quantizer, "revived"):
             raise ValueError("objective.revive: this quantiser has no table whose codes could die")
 
@@ -85,7 +78,7 @@ class Tokenizer:
             target=lambda x: (1.0 - 2.0 * squeeze) * x + squeeze,
             size=self.model.quantizer.size,
             distribution=self.model.distribution if likelihood else None,
-            discriminate=None if self.discriminator is None else self._judge(self.discriminator),
+            discriminate=None if self.discriminator is None else judge(self.discriminator),
             perceptual=self._perceptual if self.lpips else None,
         )
 
@@ -100,19 +93,8 @@ class Tokenizer:
         )
         if parts.discriminate is None:
             return (tokenizer,)
-        made = lambda networks, x: self.reconstruct(networks, x).image  # noqa: E731
-        loss = partial(self.adversary.loss, parts.pixels, made, parts.discriminate)
-        players = (tokenizer, Player(DISCRIMINATOR, (DISCRIMINATOR,), loss))
-        if not self.adversary.r1:
-            return players
-        # A gradient of a gradient loses too much in bfloat16.
-        exact = self._judge(self.discriminator.clone(dtype="float32"))
-        penalty = partial(self.adversary.penalty, parts.pixels, exact)
-        every = self.adversary.r1_every
-        return (
-            *players,
-            Player("r1", (DISCRIMINATOR,), penalty, every=every, optimizer=DISCRIMINATOR),
-        )
+        made = lambda view, x: self.reconstruct(view.params, x).image  # noqa: E731
+        return (tokenizer, *rivals(self.adversary, self.discriminator, parts.pixels, made))
 
     def init(self, key: Array) -> dict[str, dict[str, Tree]]:
         first, second = jax.random.split(key)
@@ -134,11 +116,7 @@ class Tokenizer:
         """Returns {"lpips": its variables}, or {} and a notice that the loss is off."""
         if self.lpips:
             return {"lpips": self._lpips[1]}
-        if self.objective.perceptual and jax.process_index() == 0:
-            _log.warning(
-                "task.lpips: no weights are given, so the perceptual loss (weight %g) is off",
-                self.objective.perceptual,
-            )
+        notice_without(self.objective.perceptual)
         return {}
 
     def record(self) -> dict[str, str]:
@@ -165,6 +143,11 @@ class Tokenizer:
         """Returns images x [b, h, w, c] in [0, 1] through the codes."""
         return self.model.apply(self.variables(params), x)  # pyright: ignore[reportReturnType]
 
+    def redraw(self, params: Mapping[str, Tree], frozen: Mapping[str, Tree], x: Array) -> Array:
+        """Returns what a sample grid shows beside images x [b, h, w, c]: them, reconstructed."""
+        del frozen
+        return self.reconstruct(params, x).image
+
     def encode(self, params: Mapping[str, Tree], image: Array) -> Array:
         """Returns codes int32 [b, l] of stored grey values [b, h, w, c], by the encoder alone."""
         variables = {"params": params[ENCODER]}
@@ -190,18 +173,9 @@ class Tokenizer:
         table = self.model.quantizer.revived(encoder["quantizer"], dead, points)
         return {**encoder, "quantizer": table}
 
-    def _judge(self, discriminator: Any):
-        def judge(networks: Mapping[str, Tree], x: Array) -> Array:
-            return discriminator.apply({"params": networks[DISCRIMINATOR]}, 2.0 * x - 1.0)
-
-        return judge
-
     @cached_property
     def _lpips(self) -> tuple[Any, dict[str, Tree]]:
-        try:
-            return weights.load("lpips", self.lpips)
-        except UserError as error:
-            raise UserError(f"task.lpips: {error}") from error
+        return open_lpips(self.lpips)
 
     def _perceptual(self, frozen: Mapping[str, Tree], x: Array, y: Array) -> Array:
         return self._lpips[0].apply(frozen["lpips"], 2.0 * x - 1.0, 2.0 * y - 1.0)

@@ -61,6 +61,7 @@ class Loop:
     networks; called only where a run begins.
     `hooks`: see `hooks.py`; they run in this order, before a checkpoint of the same moment.
     `begin`: called on process 0 when the input has been found right, before anything is written.
+    `frozen`: the networks that nobody trains (None: what the task's own `load_frozen` reads).
     """
 
     task: Task
@@ -79,6 +80,7 @@ class Loop:
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     warm_start: Callable[[dict[str, Tree]], Mapping[str, Tree]] | None = None
     begin: Callable[[], None] = lambda: None
+    frozen: Mapping[str, Tree] | None = None
 
 
 def train(run: Loop) -> TrainState:
@@ -117,7 +119,8 @@ def train(run: Loop) -> TrainState:
         origin = "started"
         if run.warm_start is not None:
             state = restart(state, run.warm_start(state.params))
-    frozen = place_frozen(task.load_frozen(), mesh, rules)
+    given = task.load_frozen() if run.frozen is None else run.frozen
+    frozen = place_frozen(given, mesh, rules)
 
     # --- the step, traced before anything is written: what does not fit shows here -------------
 

@@ -213,7 +213,7 @@ CASES = {
     "broken config.json": (broken_config_json, "config.json"),
     "no samples asked": (
         lambda t: ["sample", "--workdir", str(t), "--num", "0", "--out", str(t / "s.npz")],
-        "config.json",
+        "--num",
     ),
     "samples into a text file": (
         lambda t: ["sample", "--workdir", str(t), "--num", "1", "--out", str(t / "s.txt")],

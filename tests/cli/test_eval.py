@@ -48,6 +48,7 @@ class Drawn:
     config: dict | None
     step: int = 12
     ema: str = "main"
+    text = None
 
     def __post_init__(self):
         sampler = SimpleNamespace(solver=SimpleNamespace(), guidance=SimpleNamespace(weight=1.5))
@@ -60,7 +61,7 @@ class Drawn:
     def generator(self, num, *, steps, guidance, solver, batch):
         images, _ = digits()
 
-        def draw(params, frozen, *, num, labels: np.ndarray, seed, first):
+        def draw(params, frozen, *, num, labels: np.ndarray, seed, first, given):
             known = digits()[1]
             pick = [np.flatnonzero(known == k)[i % 30] for i, k in enumerate(labels)]
             for start in range(first, num, batch):
