@@ -148,7 +148,10 @@ def run(args: argparse.Namespace) -> int:
     if args.save and not any("statistics" in m.samples for m in metrics.values()):
         raise UserError("--save: writes the statistics that fid measures; add it to --metrics")
     extractors: dict[Any, Any]
-    store = store_of(args.progress, args.workdir, args.save_every)
+    measures_samples = any(metric.samples for metric in metrics.values())
+    store = Store()
+    if measures_samples:
+        store = store_of(args.progress, args.workdir, args.save_every)
     tools = Tools(load_classifier, load_weights, weight_files_of(args))
     if args.weights_folder:
         tools = dataclasses.replace(tools, folder=Path(args.weights_folder))
@@ -166,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
     heldout = args.heldout or HELDOUT.get(args.reference, "none")
     context = [] if heldout == "none" else [open_data(heldout, shape, config, "real ")]
     note = ""
-    if model is not None and any(metric.samples for metric in metrics.values()):
+    if model is not None and measures_samples:
         samples, note = _draw(args, model, reference, metrics, extractors, store)
     if samples is not None:
         context.append(noise(shape, samples.size, args.seed))
