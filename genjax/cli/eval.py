@@ -143,7 +143,8 @@ def run(args: argparse.Namespace) -> int:
     settings = {"bpd": {k: bits[k] for k in ("passes", "images") if k in bits}}
     metrics = {n: METRICS.build({"name": n, **settings.get(n, {})}, "--metrics") for n in names}
     metrics = {n: with_extractor(m, args.extractor) for n, m in metrics.items()}
-    roles = {metric.extractor: metric.extractor or args.extractor for metric in metrics.values()}
+    roles = {m.extractor: m.extractor or args.extractor for m in metrics.values()}
+    roles.pop(None, None)
     asks_model = roles.pop(MODEL, None) is not None
     if args.save and not any("statistics" in m.samples for m in metrics.values()):
         raise UserError("--save: writes the statistics that fid measures; add it to --metrics")
