@@ -38,6 +38,7 @@ setup(
         "tfds": ["tensorflow"],
         "gcs": ["gcsfs"],
         "parity": ["torch", "diffusers", "transformers"],
+        "parity-metrics": ["torch", "torch-fidelity", "lpips", "scikit-image"],
         "test": ["pytest", "pytest-xdist", "ruff==0.17.*", "pyright[nodejs]"],
     },
     entry_points={"console_scripts": ["genjax = genjax.cli.main:main"]},

@@ -144,12 +144,16 @@ def run(args: argparse.Namespace) -> int:
     settings = {"bpd": {k: bits[k] for k in ("passes", "images") if k in bits}}
     metrics = {n: METRICS.build({"name": n, **settings.get(n, {})}, "--metrics") for n in names}
     metrics = {n: with_extractor(m, args.extractor) for n, m in metrics.items()}
-    roles = {metric.extractor: metric.extractor or args.extractor for metric in metrics.values()}
+    roles = {m.extractor: m.extractor or args.extractor for m in metrics.values()}
+    roles.pop(None, None)
     asks_model = roles.pop(MODEL, None) is not None
     if args.save and not any("statistics" in m.samples for m in metrics.values()):
         raise UserError("--save: writes the statistics that fid measures; add it to --metrics")
     extractors: dict[Any, Any]
-    store = store_of(args.progress, args.workdir, args.save_every)
+    measures_samples = any(metric.samples for metric in metrics.values())
+    store = Store()
+    if measures_samples:
+        store = store_of(args.progress, args.workdir, args.save_every)
     tools = Tools(load_classifier, load_weights, weight_files_of(args))
     if args.weights_folder:
         tools = dataclasses.replace(tools, folder=Path(args.weights_folder))
@@ -167,7 +171,7 @@ def run(args: argparse.Namespace) -> int:
     heldout = args.heldout or HELDOUT.get(args.reference, "none")
     context = [] if heldout == "none" else [open_data(heldout, shape, config, "real ")]
     note = ""
-    if model is not None and any(metric.samples for metric in metrics.values()):
+    if model is not None and measures_samples:
         samples, note = _draw(args, model, reference, metrics, extractors, store)
     if samples is not None:
         context.append(noise(shape, samples.size, args.seed))

@@ -20,8 +20,17 @@ from genjax.cli.eval_inputs import (
     target_of,
 )
 from genjax.core.errors import UserError
-from genjax.evaluation import METRICS, Settings, Tools, evaluate, images, open_extractor, runner
-from genjax.evaluation import with_extractor as with_network
+from genjax.evaluation import (
+    METRICS,
+    MODEL,
+    Settings,
+    Tools,
+    evaluate,
+    images,
+    open_extractor,
+    runner,
+    with_extractor,
+)
 from genjax.evaluation.metrics import Evidence
 from genjax.tasks import Diffusion
 from genjax.tasks.generate import Generator, whole_batch
@@ -51,14 +60,14 @@ def hook(run: Any, config: Mapping[str, Any], mesh: Mesh) -> Hook:
             "image_folder:PATH or a FILE.npz"
         )
     metrics = {
-        name: with_network(
+        name: with_extractor(
             METRICS.build({"name": name}, "config.evaluation.metrics"), settings.extractor
         )
         for name in settings.metrics
     }
-    roles = {m.extractor: m.extractor or settings.extractor for m in metrics.values()}
+    roles = {m.extractor for m in metrics.values()} - {None, MODEL}
     tools = Tools(load_classifier, load_weights)
-    extractors: dict[Any, Any] = {r: open_extractor(s, tools) for r, s in roles.items() if s}
+    extractors: dict[Any, Any] = {r: open_extractor(r or settings.extractor, tools) for r in roles}
     reference = open_reference(settings.reference, tuple(task.image), dict(config))
     labels = labels_by_rule(
         settings.labels, settings.num, task.num_classes, reference, settings.seed

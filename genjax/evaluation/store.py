@@ -70,7 +70,7 @@ class Work:
         found: Arrays = {}
         if self.folder is not None and (self.folder / _STATE).is_file():
             found = read_npz(self.folder / _STATE)
-        self.done = int(found.pop("done", 0))
+        self.done = self._saved = int(found.pop("done", 0))
         self._bounds = found.pop("bounds", np.zeros(1, np.int64)).tolist()
         self.sums = found
 
@@ -90,7 +90,8 @@ class Work:
         """Saves the rest; afterwards every process can read the rows."""
         if self.folder is None:
             return
-        self._save(sums or {})
+        if self.done > self._saved:
+            self._save(sums or {})
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"saved {self.folder.name}")
             self._read_state()
@@ -113,6 +114,7 @@ class Work:
             self._bounds.append(self.done)
         bounds = np.asarray(self._bounds, np.int64)
         write_npz(self.folder / _STATE, done=np.int64(self.done), bounds=bounds, **sums)
+        self._saved = self.done
 
     def _part(self, first: int) -> Path:
         assert self.folder is not None

@@ -44,7 +44,7 @@ def folder(tmp_path, monkeypatch):
 def evaluate(folder, samples, reference, *more):
     given = ["--samples", str(folder / samples), "--reference", str(folder / reference)]
     kept = ["--cache", "none", "--progress", str(folder / "progress")]
-    return main(["eval", *given, *more, *kept, "--json", str(folder / "report.json")])
+    return main(["eval", *given, *kept, *more, "--json", str(folder / "report.json")])
 
 
 FID = ("--metrics", "fid", "--extractor", "classifier:c")
