@@ -9,7 +9,8 @@ def test_devices_and_processes_agree(processes, tmp_path):
     found = {}
     for number, devices in LAYOUTS:
         folder = str(tmp_path / f"{number}-{devices}")
-        each = processes("worker_evaluation.py", folder, processes=number, devices=devices)
+        size = {"processes": number, "devices": devices}
+        each = processes("worker_evaluation.py", folder, **size, timeout=600)
         assert all(one["processes"] == number for one in each)
         assert all(one["values"] == each[0]["values"] for one in each)
         found[number, devices] = each

@@ -29,7 +29,7 @@ def runs(tmp_path_factory):
 def arguments(runs, name):
     return [
         *("eval", "--workdir", str(runs / "run"), "--reference", "digits", "--num", str(NUM)),
-        *("--metrics", "fid,kid,precision,label_agreement,spread", "--labels", "uniform"),
+        *("--metrics", "fid,precision,label_agreement,spread", "--labels", "uniform"),
         *("--extractor", f"classifier:{runs / 'classifier'}", "--batch", "32", "--save-every", "0"),
         *("--progress", str(runs / name), "--cache", str(runs / f"{name}-cache")),
         *("--json", str(runs / f"{name}.json")),
