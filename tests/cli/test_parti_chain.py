@@ -149,6 +149,31 @@ def test_the_checker_reads_samples_and_models(runs, tmp_path, capsys):
     assert drawn["metrics"][0]["value"] == sampled["metrics"][0]["value"]
 
 
+def test_pictures_are_enlarged_by_a_network_of_their_own(runs, tmp_path):
+    towers = {
+        f"task__codec__model__{side}_size__{key}": value
+        for side in ("encoder", "decoder")
+        for key, value in TOWER.items()
+    }
+    train(
+        "super_resolution/shapes.py",
+        tmp_path / "enlarger",
+        **towers,
+        task__codec__path=runs / "tokenizer",
+        task__model__blocks=1,
+        task__model__width=4,
+        data__main__source__size=32,
+        samples__every_images=32,
+        samples__num=2,
+    )
+    (grid,) = (tmp_path / "enlarger/samples").iterdir()
+    assert Image.open(grid).size[0] >= 2 * 2 * 64
+    argv = ["sample", "--workdir", str(runs / "parti"), "--prompts", "shapes", "--num", "2"]
+    argv += ["--enlarge", str(tmp_path / "enlarger"), "--out", str(tmp_path / "out")]
+    assert main(argv) == 0
+    assert Image.open(tmp_path / "out/000001.png").size == (64, 64)
+
+
 def test_another_decoder_may_be_named(runs, capsys, tmp_path):
     argv = ["sample", "--workdir", str(runs / "parti"), "--prompts", "shapes", "--num", "1"]
     argv += ["--out", str(tmp_path / "x.npz")]
