@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rerank", help="workdir of a trained CoCa, which keeps the best candidate"
     )
+    parser.add_argument("--enlarge", help="workdir of a trained enlarger of the prompts' pictures")
     parser.add_argument(
         "--tokenizer", help="workdir that turns codes into images (default: config)"
     )

@@ -133,7 +133,7 @@ def test_prompts_of_a_file_become_a_folder_with_a_page(runs, tmp_path, capsys):
     assert page.count("candidate") == 3 and "says &quot;so&quot;" in page
 
 
-def test_the_checker_reads_samples_and_models(runs, tmp_path, capsys):
+def test_the_checker_reads_samples_and_models(runs, tmp_path):
     file, report = tmp_path / "s.npz", tmp_path / "report.json"
     argv = ["sample", "--workdir", str(runs / "parti"), "--prompts", "shapes:heldout"]
     assert main([*argv, "--num", "4", "--out", str(file), "--guidance", "2"]) == 0
@@ -145,8 +145,34 @@ def test_the_checker_reads_samples_and_models(runs, tmp_path, capsys):
     argv = ["eval", "--workdir", str(runs / "parti"), "--num", "4", "--guidance", "2"]
     assert main([*argv, *shared, "--json", str(report)]) == 0
     drawn = json.loads(report.read_text())
-    assert "4 captions" in capsys.readouterr().out
-    assert drawn["metrics"][0]["value"] == sampled["metrics"][0]["value"]
+    drawn, sampled = (r["metrics"]["shapes"] for r in (drawn, sampled))
+    assert drawn["details"] == sampled["details"] and drawn["n"] == sampled["n"] == 4
+    assert "4 captions" in drawn["protocol"] and "guidance 2" in drawn["protocol"]
+
+
+def test_pictures_are_enlarged_by_a_network_of_their_own(runs, tmp_path):
+    towers = {
+        f"task__codec__model__{side}_size__{key}": value
+        for side in ("encoder", "decoder")
+        for key, value in TOWER.items()
+    }
+    train(
+        "super_resolution/shapes.py",
+        tmp_path / "enlarger",
+        **towers,
+        task__codec__path=runs / "tokenizer",
+        task__model__blocks=1,
+        task__model__width=4,
+        data__main__source__size=32,
+        samples__every_images=32,
+        samples__num=2,
+    )
+    (grid,) = (tmp_path / "enlarger/samples").iterdir()
+    assert Image.open(grid).size[0] >= 2 * 2 * 64
+    argv = ["sample", "--workdir", str(runs / "parti"), "--prompts", "shapes", "--num", "2"]
+    argv += ["--enlarge", str(tmp_path / "enlarger"), "--out", str(tmp_path / "out")]
+    assert main(argv) == 0
+    assert Image.open(tmp_path / "out/000001.png").size == (64, 64)
 
 
 def test_another_decoder_may_be_named(runs, capsys, tmp_path):
