@@ -62,8 +62,7 @@ def begin(
         kept: Any = model.apply({"params": params}, given, cond, keep=True)[1]
         last = np.arange(max(given.shape[1] - slots, 0), given.shape[1])
         k, v = (
-            x.at[:, :, last % slots].set(y[:, :, last].astype(dtype))
-            for x, y in zip((k, v), kept)
+            x.at[:, :, last % slots].set(y[:, :, last].astype(dtype)) for x, y in zip((k, v), kept)
         )
     text: dict[str, Array] = {}
     if model.vocab:
