@@ -21,6 +21,9 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}|(?:true|false)_computat
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CYCLES = re.compile(r'"estimated_cycles":"(-?\d+)"')
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_AXES = re.compile(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}")
+_AXIS = re.compile(r"'(\w+)'(?:=(\d+))?(?::\((\d+)\)(\d+))?")
+_CHAIN = re.compile(r"(?:chain_id|async_collective_name)=\"?([\w.\-]+)")
 _LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{(\{.*?\}|)\}")
 
 
@@ -65,6 +68,18 @@ class Instruction:
         return found[1] if found else ""
 
     @property
+    def target(self) -> str:
+        """The target of a custom call."""
+        found = re.search(r'custom_call_target="([^"]*)"', self.rest)
+        return found[1] if found else ""
+
+    @property
+    def chain(self) -> str:
+        """What the parts of one asynchronous collective have in common."""
+        found = _CHAIN.search(self.rest)
+        return found[1] if found else ""
+
+    @property
     def operand_names(self) -> list[str]:
         return re.findall(r"%([\w.\-]+)", self.operands)
 
@@ -75,6 +90,9 @@ class Instruction:
             shape, dims = _ints(iota[1]), _ints(iota[2])
             order = np.arange(math.prod(dims)).reshape(dims)
             return (order.transpose(_ints(iota[3])) if iota[3] else order).reshape(shape)
+        named = _AXES.search(self.rest)
+        if named:
+            return _named_groups(named[1], named[2])
         listed = _LISTED.search(self.rest)
         if not listed or not listed[1]:
             return np.arange(devices)[None]
@@ -104,16 +122,17 @@ class Module:
         condition = re.search(r"condition=%?([\w.\-]+)", loop.rest)
         constants = [
             int(i.operands)
-            for i in self._within(condition[1] if condition else "")
+            for i in self.within(condition[1] if condition else "")
             if i.opcode == "constant" and re.fullmatch(r"\d+", i.operands) and "[]" in i.type
         ]
         return max(constants, default=1)
 
-    def _within(self, name: str) -> Iterator[Instruction]:
+    def within(self, name: str) -> Iterator[Instruction]:
+        """Yields the instructions of a computation and of the fusions in it."""
         for instruction in self.computations.get(name, ()):
             yield instruction
             if instruction.opcode == "fusion" and instruction.called:
-                yield from self._within(instruction.called)
+                yield from self.within(instruction.called)
 
 
 def parse(text: str) -> Module:
@@ -171,6 +190,26 @@ def size(dtype: str, shape: tuple[int, ...]) -> float:
         width = re.search(r"\d+", dtype)
         bits = int(width[0]) if width else 0
     return math.prod(shape) * bits / 8
+
+
+def _named_groups(mesh: str, over: str) -> np.ndarray:
+    """Returns the groups over some axes of a mesh such as 'a'=2,'b'=8, or over parts of them.
+
+    'b':(2)4 is the factor of 4 in b's 8 = 2 x 4 x 1, the first the slowest.
+    """
+    sizes = {name: int(n) for name, n, _, _ in _AXIS.findall(mesh)}
+    parts = {name: [n] for name, n in sizes.items()}
+    chosen = []
+    for name, _, before, n in _AXIS.findall(over):
+        if n:
+            pre, own = int(before), int(n)
+            parts[name] = [pre, own, sizes[name] // (pre * own)]
+        chosen.append((name, 1 if n else 0))
+    order = [(name, i) for name, factors in parts.items() for i in range(len(factors))]
+    grid = np.arange(math.prod(sizes.values())).reshape([parts[n][i] for n, i in order])
+    kept = [k for k, key in enumerate(order) if key not in chosen]
+    size = math.prod(parts[n][i] for n, i in chosen)
+    return grid.transpose([*kept, *(order.index(key) for key in chosen)]).reshape(-1, size)
 
 
 def _ints(text: str) -> tuple[int, ...]:

@@ -96,6 +96,7 @@ class _Walk:
         self._module, self._fabric, self._chip = module, fabric, fabric.chip
         assert fabric.chip.clock is not None
         self._clock, self._known = fabric.chip.clock, {}
+        self._carried: set[str] = set()  # chains of collectives that fusions carry on
 
     def body(self, name: str) -> Cost:
         if name not in self._known:
@@ -111,25 +112,23 @@ class _Walk:
                 cost.add(*inner)
                 now += inner[0].seconds * inner[1]
                 continue
-            found = self._collective(i)
-            if found is not None:
-                key, sent, seconds = found
+            work = self._collective(i)
+            if work is not None and work[1] not in running:
+                key, chain, sent, seconds = work
                 begin = max(now, free)
                 free = begin + seconds
                 row = cost.collective.setdefault(key, [0.0] * 4)
                 row[0], row[1], row[2] = row[0] + 1, row[1] + sent, row[2] + seconds
-                if i.opcode.endswith("-start"):
-                    running[i.name] = free, key
+                if chain:
+                    running[chain] = free, key
                 else:
                     row[3] += free - now
                     now = free
-                continue
-            if i.opcode.endswith("-done"):
-                for operand in i.operand_names:
-                    end, key = running.pop(operand, (now, ("", "")))
-                    if end > now:
-                        cost.collective[key][3] += end - now
-                        now = end
+            for chain in self._awaited(i):
+                end, key = running.pop(chain, (now, ("", "")))
+                if end > now:
+                    cost.collective[key][3] += end - now
+                    now = end
             before = cost.compute + cost.kernels
             self._charge(cost, i)
             now += cost.compute + cost.kernels - before
@@ -149,14 +148,25 @@ class _Walk:
             return self.body(i.called), 1
         return None
 
-    def _collective(self, i: hlo.Instruction) -> tuple[tuple[str, str], float, float] | None:
-        """Returns ((kind, mesh axes), bytes sent, seconds) of a collective, None for others."""
-        source = i
-        if i.opcode == "async-start" and i.called:
-            inside = [x for x in self._module.computations[i.called] if x.opcode in KINDS]
-            if not inside:
+    def _collective(self, i: hlo.Instruction) -> tuple[tuple[str, str], str, float, float] | None:
+        """Returns ((kind, mesh axes), chain, bytes sent, seconds) of a collective, or None.
+
+        The chain names what runs beside other work until it is awaited: a `-start`, or the fusion
+        that begins a collective which the fusions after it carry on ("" for all others).
+        """
+        source, chain = i, i.name if i.opcode.endswith("-start") else ""
+        scatter = False
+        if i.opcode in ("fusion", "async-start") and i.called:
+            inside = list(self._module.within(i.called))
+            found = [x for x in inside if x.opcode.removesuffix("-start") in KINDS]
+            if not found:
                 return None
-            source = inside[0]
+            source = found[0]
+            if i.opcode == "fusion":
+                begins = any(x.target == "AsyncCollectiveStart" for x in inside)
+                chain = source.chain if begins or source.chain in self._carried else ""
+                self._carried |= {source.chain} if begins else set()
+                scatter = any(x.opcode == "dynamic-slice" for x in inside) and not chain
         kind = source.opcode.removesuffix("-start")
         if kind not in KINDS:
             return None
@@ -167,12 +177,24 @@ class _Walk:
         size = sum(hlo.size(*array) for array in results)
         if kind == "reduce-scatter":
             size *= groups.shape[1]
+        elif kind == "all-reduce" and scatter:  # the sum, of which each device keeps its part
+            kind = "reduce-scatter"
         seconds = self._fabric.seconds(kind, size, groups)
         sent = self._fabric.sent(kind, size, groups.shape[1])
-        return (kind, self._fabric.axes(groups)), sent, seconds
+        return (kind, self._fabric.axes(groups)), chain, sent, seconds
+
+    def _awaited(self, i: hlo.Instruction) -> list[str]:
+        """Returns the chains that end with this instruction."""
+        if i.opcode.endswith("-done"):
+            return i.operand_names
+        if i.opcode == "fusion" and i.called:
+            inside = list(self._module.within(i.called))
+            if any(x.target == "AsyncCollectiveDone" for x in inside):
+                return [x.chain for x in inside if x.opcode.removesuffix("-start") in KINDS]
+        return []
 
     def _charge(self, cost: Cost, i: hlo.Instruction) -> None:
-        if i.opcode == "custom-call" and any(f'"{k}' in i.rest for k in _KERNELS) and not i.cycles:
+        if i.opcode == "custom-call" and i.target.startswith(_KERNELS) and not i.cycles:
             flops, moved = kernel_work(i, self._module)
             cost.kernels += max(
                 flops / (_PALLAS_SHARE * self._chip.flops), moved / self._chip.bandwidth

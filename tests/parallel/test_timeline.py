@@ -39,7 +39,8 @@ metadata={{op_name="jit(step)/mlp/dot"}}, {CYCLES % 1500}
 ENTRY %main.9 (a: bf16[8,8]) -> bf16[8,8] {{
   %a = bf16[8,8]{{1,0:T(8,128)(2,1)}} parameter(0), metadata={{op_name="state"}}
   %fusion.1 = bf16[8,8]{{1,0}} fusion(%a), kind=kLoop, calls=%inner, {CYCLES % 3000}
-  %ar.1 = f32[1000000]{{0}} all-reduce(%fusion.1), replica_groups={{{{0,4}},{{1,5}},{{2,6}},{{3,7}}}}
+  %ar.1 = f32[1000000]{{0}} all-reduce(%fusion.1), \
+replica_groups={{{{0,4}},{{1,5}},{{2,6}},{{3,7}}}}
   %while.1 = (s32[], bf16[8,8]{{1,0}}) while(%ar.1), condition=%cond, body=%body
   ROOT %result = bf16[8,8]{{1,0}} get-tuple-element(%while.1), index=1
 }}
@@ -81,6 +82,11 @@ def test_groups_in_all_spellings():
     assert groups("replica_groups=[2,4]<=[8]") == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert groups("replica_groups=[4,2]<=[2,4]T(1,0)") == [[0, 4], [1, 5], [2, 6], [3, 7]]
     assert groups("source_target_pairs={{0,1},{1,0}}") == [[0, 1], [1, 0]]
+    named = "replica_groups=mesh['a'=2,'b'=4] "
+    assert groups(named + "{'b'}, dimensions={0}") == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert groups(named + "{'a'}") == [[0, 4], [1, 5], [2, 6], [3, 7]]
+    assert groups(named + "{'b':(2)2}") == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert groups(named + "{'a','b':(1)2}") == [[0, 2, 4, 6], [1, 3, 5, 7]]
     assert groups("replica_groups={}") == [list(range(8))]
 
 
@@ -105,6 +111,47 @@ def test_what_compute_hides_is_not_waited_for():
     cost = timeline.price(hlo.parse(text), fabric())
     assert cost.collective["all-gather", "fsdp"][3] == 0
     assert cost.compute == pytest.approx(28e-3 + 2e-6)
+
+
+def test_collectives_carried_by_fusions():
+    """A gather begun in one fusion and ended in another runs beside what lies between."""
+    gather = (
+        "  %%ag.%d = bf16[16777216]{0} all-gather(%%p), channel_id=7, replica_groups=[2,4]<=[8], "
+        'frontend_attributes={chain_id="5"}'
+    )
+    lines = []
+    for n, call in enumerate(("AsyncCollectiveStart", "", "AsyncCollectiveDone")):
+        lines += [f"%c.{n} (p: bf16[8]) -> bf16[8] {{", gather % n]
+        if call:
+            lines.append(f'  %x.{n} = bf16[8] custom-call(%ag.{n}), custom_call_target="{call}"')
+        lines.append("}")
+    lines += [
+        "ENTRY %m (p: bf16[8]) -> bf16[8] {",
+        "  %f.0 = bf16[8] fusion(%p), kind=kCustom, calls=%c.0",
+        f"  %f.1 = bf16[8] fusion(%f.0), kind=kCustom, calls=%c.1, {CYCLES % 150000}",
+        "  %f.2 = bf16[8] fusion(%f.1), kind=kCustom, calls=%c.2",
+        "}",
+    ]
+    cost = timeline.price(hlo.parse("\n".join(lines)), fabric())
+    gather_time = 2 * 16777216 * 3 / 4 / V5E.link + 3 * HOP
+    assert cost.compute == pytest.approx(1e-4)
+    row = cost.collective["all-gather", "fsdp"]
+    assert row[0] == 1 and row[2:] == pytest.approx([gather_time, gather_time - 1e-4])
+
+
+def test_a_fused_sum_of_parts_is_a_reduce_scatter():
+    lines = [
+        "%c (p: f32[1000]) -> f32[250] {",
+        "  %ar = f32[1000]{0} all-reduce(%p), replica_groups=[2,4]<=[8]",
+        "  ROOT %part = f32[250]{0} dynamic-slice(%ar, %i), dynamic_slice_sizes={250}",
+        "}",
+        "ENTRY %m (p: f32[1000]) -> f32[250] {",
+        "  %f = f32[250] fusion(%p), kind=kCustom, calls=%c",
+        "}",
+    ]
+    cost = timeline.price(hlo.parse("\n".join(lines)), fabric())
+    assert set(cost.collective) == {("reduce-scatter", "fsdp")}
+    assert cost.collective["reduce-scatter", "fsdp"][1] == 3000
 
 
 def test_branches_cost_their_dearest():
