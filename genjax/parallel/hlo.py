@@ -138,20 +138,21 @@ class Module:
 def parse(text: str) -> Module:
     """Returns the module; raises `ValueError` where the text is no HLO module."""
     computations: dict[str, list[Instruction]] = {}
-    entry, body = "", None
+    entry, lines = "", None
     for line in text.splitlines():
-        if body is None or not line.startswith(" "):
+        if lines is None:
             header = _HEADER.match(line)
             if header:
-                body = computations.setdefault(header[2], [])
-                entry = header[2] if header[1] else entry
-            elif line.startswith("}"):
-                body = None
-            continue
-        found = _LINE.match(line)
-        instruction = _instruction(found[1], found[2]) if found else None
-        if instruction is not None:
-            body.append(instruction)
+                name, lines = header[2], []
+                entry = name if header[1] else entry
+        elif line.rstrip() == "}":
+            found = (_LINE.match(line) for line in lines)
+            read = (_instruction(match[1], match[2]) for match in found if match)
+            computations[name], lines = [i for i in read if i is not None], None
+        elif line.startswith(" "):
+            lines.append(line)
+        elif lines:  # attributes may hold line breaks
+            lines[-1] += line
     if not entry:
         raise ValueError("this text holds no HLO module with an ENTRY computation")
     return Module(computations, entry)

@@ -176,12 +176,16 @@ def test_kernels_are_priced_by_their_shapes():
   %q = {q}{{3,2,1,0}} parameter(0)
   %k = {q}{{3,2,1,0}} parameter(1)
   %v = {q}{{3,2,1,0}} parameter(2)
-  ROOT %o = {out}{{3,2,1,0}} custom-call(%q, %k, %v), custom_call_target="tpu_custom_call"
+  ROOT %o = {out}{{3,2,1,0}} custom-call(%q, %k, %v), custom_call_target="tpu_custom_call", \
+frontend_attributes={{kernel_metadata={{
+"block_q": 512
+}}}}, metadata={{op_name="attention"}}
 }}"""
     module = hlo.parse(text)
     work = 2 * 2 * 2 * 16 * 1024 * 1024 * 128
     moved = 4 * 2 * 2 * 16 * 1024 * 128
     assert timeline.kernel_work(module.by_name["o"], module) == (work, moved)
+    assert module.by_name["o"].op_name == "attention"  # behind attributes with line breaks
     cost = timeline.price(module, fabric())
     assert cost.kernels == pytest.approx(max(work / (0.5 * V5E.flops), moved / V5E.bandwidth))
     assert cost.compute == 0
