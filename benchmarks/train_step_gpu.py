@@ -23,7 +23,7 @@ from train_step import SHAPE, Step, batch_of, seconds
 
 from genjax.layers.remat import NAMES
 from genjax.models.dit import VARIANTS, DiT
-from genjax.training.throughput import peak_flops
+from genjax.parallel import peak_flops
 
 
 def median(call: Callable, steps: int) -> float:

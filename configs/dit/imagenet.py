@@ -36,6 +36,7 @@ def get_base(variant: str, size: int):
         source=dict(name="array_record", path=f"data/imagenet{size}-latents"), batch=256, flip=True
     )
     c.optimizer.model = dict(name="adamw", learning_rate=1e-4, weight_decay=0.0)
+    c.mesh.data, c.mesh.fsdp = 1, -1
     c.ema = dict(main=dict(name="constant", decay=0.9999))
     c.checkpoint.every_images = 256 * 10_000
     c.checkpoint.keep_every_images = 256 * 100_000

@@ -57,6 +57,7 @@ def get_base(variant: str, lengths: dict[str, int], *, t_ref: int, mean: float, 
     )
     # The first by name samples by default; snapshots of both give any other (`posthoc:WIDTH`).
     c.ema = dict(long=dict(name="power", sigma_rel=0.10), short=dict(name="power", sigma_rel=0.05))
+    c.mesh.data, c.mesh.fsdp = 1, -1
     c.train.images = lengths[variant] * MI
     c.log.every_images = BATCH * 100
     c.checkpoint.every_images = 8 * MI

@@ -16,6 +16,7 @@ FID = {"350M": 14.10, "750M": 10.71, "3B": 8.10, "20B": 7.23}
 
 def get_config(arg: str = "350M"):
     size, _, high = arg.partition("-")
+    size = size.upper()
     if size not in FID or high not in ("", "high"):
         raise ValueError(f"{arg!r} is none of {', '.join(FID)}, with or without -high")
     rate = 4.5e-4 if high else 4.5e-5

@@ -13,6 +13,7 @@ def get_base(variant: str, *, batch: int, rate: float, hold: int, final: float) 
     model = dict(name="parti", variant=variant, dtype="bfloat16", remat="weights")
     codec = dict(name="vit_vqgan", model=dict(name="vit_vqgan", variant="SS", head="rgb"))
     c.task = dict(name="autoregressive", model=model, codec=codec)
+    c.mesh.data, c.mesh.fsdp = 1, -1
     c.train.images = batch * STEPS
     c.optimizer.model = dict(
         name="adafactor",

@@ -16,6 +16,7 @@ def get_base(variant: str, head: str) -> Any:
         discriminator=dict(name="stylegan_discriminator"),
         image=(256, 256, 3),
     )
+    c.mesh.data, c.mesh.fsdp = 1, -1
     c.train.images = BATCH * STEPS
     optimizer = dict(
         name="adamw",

@@ -19,6 +19,7 @@ COMMANDS = {
     "edit": "inpaint, colourise, enlarge, guide to a class, encode or interpolate images",
     "eval": "measure samples against a reference and the config's target",
     "report": "write one HTML page about runs: curves, samples, metrics, settings",
+    "plan": "memory, time and cost of a run on a TPU or GPU topology, without the hardware",
     "search": "search times, skip scales, blocks or other settings of a trained model's sampler",
     "prepare": "offline data stages: data sets and latents",
     "convert": "read public weights, or write them back out",

@@ -166,6 +166,10 @@ class Task(Protocol):
         """Returns the networks that nobody trains, read from the files the config names."""
         ...
 
+    def frozen_shapes(self) -> dict[str, Tree]:
+        """Returns the shapes of what `load_frozen` returns, for plans of absent machines."""
+        ...
+
     def heldout(self, params: dict[str, Tree], view: View, batch: Mapping, key: Array) -> Aux:
         """Returns the metrics of a batch at fixed noise and times, without dropout."""
         ...

@@ -9,6 +9,7 @@ from genjax.parallel.arrays import (
     to_global,
     to_host,
 )
+from genjax.parallel.chips import peak_flops
 from genjax.parallel.mesh import MeshSpec
 from genjax.parallel.rules import (
     AXES,
@@ -38,6 +39,7 @@ __all__ = [
     "gather",
     "host_shard",
     "initialize",
+    "peak_flops",
     "platform",
     "replicated",
     "state_shardings",

@@ -135,6 +135,11 @@ class Autoregressive:
             raise UserError("task.codec.path: from_images takes a trained tokenizer; give it")
         return {}
 
+    def frozen_shapes(self) -> dict[str, Tree]:
+        """Returns the shapes of what `load_frozen` returns, for plans."""
+        shapes = self.codec.shapes()
+        return {"codec": shapes} if shapes else {}
+
     def heldout(self, params: dict[str, Tree], view: View, batch: Mapping, key: Array) -> Aux:
         still = Progress(0, 0, 1)
         return self.objective(self.parts, params, view, batch, key, still, train=False)[1]

@@ -76,6 +76,9 @@ class Classifier:
     def load_frozen(self) -> dict[str, Tree]:
         return {}
 
+    def frozen_shapes(self) -> dict[str, Tree]:
+        return {}
+
     def heldout(self, params: dict[str, Tree], view: View, batch: Mapping, key: Array) -> Aux:
         return self.objective(self._logits, params, view, batch, key, _STILL, train=False)[1]
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen import meta
 
 from genjax import weights
 from genjax.core import keys as named_keys
@@ -32,6 +33,10 @@ class Codec(Protocol):
 
     def load(self) -> Tree:
         """Returns the frozen parameters, read from the file that the config names."""
+        ...
+
+    def shapes(self) -> Tree:
+        """Returns the shapes of what `load` returns, without reading anything."""
         ...
 
     def record(self) -> dict:
@@ -59,6 +64,9 @@ class Identity:
         return tuple(image_shape)
 
     def load(self) -> Tree:
+        return {}
+
+    def shapes(self) -> Tree:
         return {}
 
     def record(self) -> dict:
@@ -130,6 +138,11 @@ class KLVAECodec:
                     f"autoencoder with {found!r}; correct the key or the path"
                 )
         return variables
+
+    def shapes(self) -> Tree:
+        """Returns the shapes of the variables, for plans."""
+        x = jnp.zeros((1, *(2 * (8 * self.model.factor,)), self.model.in_channels))
+        return meta.unbox(jax.eval_shape(self.model.init, jax.random.key(0), x))
 
     def record(self) -> dict:
         """Returns {"path", "format", "sha256"} of the weight file."""

@@ -162,6 +162,11 @@ class Diffusion:
         loaded = self.codec.load()
         return {"codec": loaded} if loaded else {}
 
+    def frozen_shapes(self) -> dict[str, Tree]:
+        """Returns the shapes of what `load_frozen` returns, for plans."""
+        shapes = self.codec.shapes()
+        return {"codec": shapes} if shapes else {}
+
     def heldout(self, params: dict[str, Tree], view: View, batch: Mapping, key: Array) -> Aux:
         still = Progress(0, 0, 1)
         return self.objective(self.parts, params, view, batch, key, still, train=False)[1]

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.linen import meta
 
 from genjax.core.arrays import Array, Tree
 from genjax.core.errors import UserError
@@ -66,6 +67,13 @@ class TokenizerCodec:
                     f"task.codec.model.{field.name} is {want!r} but {self.path} holds a tokenizer "
                     f"with {found!r}; correct the key or the path"
                 )
+
+    def shapes(self) -> Tree:
+        """Returns the shapes of the variables, for plans ({} without a path)."""
+        if not self.path:
+            return {}
+        x = jnp.zeros((1, *self.image))
+        return meta.unbox(jax.eval_shape(self.model.init, jax.random.key(0), x))
 
     def record(self) -> dict[str, str]:
         """Returns path, format and SHA-256 of the weights ({} without a path)."""

@@ -119,6 +119,11 @@ class Tokenizer:
         notice_without(self.objective.perceptual)
         return {}
 
+    def frozen_shapes(self) -> dict[str, Tree]:
+        """Returns the shapes of what `load_frozen` returns, for plans; LPIPS's file is read."""
+        variables = {"lpips": self._lpips[1]} if self.lpips else {}
+        return jax.eval_shape(lambda: variables)
+
     def record(self) -> dict[str, str]:
         """Returns path, format and SHA-256 of the frozen network's file ({} without one)."""
         if not self.lpips:

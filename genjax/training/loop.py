@@ -23,29 +23,24 @@ from genjax.checkpoint import Checkpoints, Retention, Workdir
 from genjax.core.arrays import Tree
 from genjax.core.errors import Diverged, UserError
 from genjax.core.tree import size
-from genjax.core.types import Player, Task, TrainState
-from genjax.parallel import Rules, batch_parts, batch_sharding, check_batch, to_global
+from genjax.core.types import Task, TrainState
+from genjax.parallel import Rules, to_global
 from genjax.training import guard
 from genjax.training.hooks import Hook, Moment, due_hooks
 from genjax.training.meter import Meter
+from genjax.training.program import PASSES, program, streams_read
 from genjax.training.settings import CheckpointSettings, LogSettings, TrainSettings, due
 from genjax.training.state import (
     acting,
     consumed,
     optimizer_of,
     place_frozen,
-    planned,
     restart,
-    transforms,
 )
-from genjax.training.step import Recipe, make_step
 from genjax.training.stopping import EXIT_CODE, Stopping
 from genjax.training.throughput import Chrono, Throughput
 from genjax.training.trace import Trace
 from genjax.training.writers import check_writers, open_writers
-
-# A training step costs three forward passes: one forward, two backward.
-_PASSES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,18 +81,15 @@ class Loop:
 def train(run: Loop) -> TrainState:
     """Returns the state after `run.train.images` images; see the module for what it raises."""
     task, mesh, rules, players = run.task, run.mesh, run.rules, run.task.players
-    _check_batches(run)
     check_writers(run.log)
+    plan = program(task, run.optimizers, run.emas, run.train, run.batch, mesh, rules)
+    abstract = plan.abstract
     main, total_images = next(iter(task.streams)), run.train.images
     batch_size = run.batch[main]
     total_steps = -(-total_images // batch_size)
 
     # --- state: restored from the newest checkpoint, or born sharded --------------------------
 
-    build = partial(
-        transforms, players, run.optimizers, batch=batch_size, total_images=total_images
-    )
-    abstract, init, tx = planned(task, build, tuple(run.emas), run.train.ema_networks, mesh, rules)
     keep = run.checkpoint
     retention = Retention(
         keep.keep_last, keep.keep_every_images, keep.keep_best, keep.best_metric, keep.best_mode
@@ -115,7 +107,7 @@ def train(run: Loop) -> TrainState:
             )
     else:
         record: dict[str, Any] = {}
-        state, step, images, seconds = init(np.uint32(run.seed)), 0, 0, 0.0
+        state, step, images, seconds = plan.init(np.uint32(run.seed)), 0, 0, 0.0
         origin = "started"
         if run.warm_start is not None:
             state = restart(state, run.warm_start(state.params))
@@ -124,21 +116,10 @@ def train(run: Loop) -> TrainState:
 
     # --- the step, traced before anything is written: what does not fit shows here -------------
 
-    recipe = Recipe(
-        players=players,
-        transforms=tx,
-        emas=run.emas,
-        batch=batch_size,
-        accumulate=run.train.accumulate,
-        mesh=mesh,
-        rules=rules,
-        shardings=jax.tree.map(lambda x: x.sharding, abstract),
-    )
     seed, total = np.uint32(run.seed), np.uint32(total_images)
     first = acting(players, step)
-    one_step = make_step(recipe, first)
-    rows = {name: _row_shapes(run, name) for name in _streams_read(task, first)}
-    jax.eval_shape(one_step, abstract, frozen, rows, seed, total)
+    one_step = plan.step(first)
+    jax.eval_shape(one_step, *plan.arguments(first, frozen))
 
     # --- data, from where the state stands -----------------------------------------------------
 
@@ -164,7 +145,7 @@ def train(run: Loop) -> TrainState:
         f"{mesh.devices.flat[0].device_kind}, mesh {dict(mesh.shape)}"
     )
     chrono = Chrono(seconds)
-    speed = Throughput(chrono, images, total_images, _PASSES * task.forward_flops(), mesh)
+    speed = Throughput(chrono, images, total_images, PASSES * task.forward_flops(), mesh)
     trace = Trace(run.workdir, run.log.trace)
     layout: dict[str, Tree] = {}
     by_name = {p.name: p for p in players}
@@ -222,13 +203,13 @@ def train(run: Loop) -> TrainState:
         stop = False
         while step < total_steps and not stop:
             now = acting(players, step)
-            rows = {s: dict(next(streams[s])) for s in _streams_read(task, now)}
+            rows = {s: dict(next(streams[s])) for s in streams_read(task, now)}
             batch = to_global(rows, mesh, rules)
             layout.update({s: jax.eval_shape(lambda b: b, batch[s]) for s in batch.keys() - layout})
             trace.before_step(images)
             names = tuple(p.name for p in now)
             if names not in steps:
-                steps[names] = make_step(recipe, now)
+                steps[names] = plan.step(now)
             # Compiling is no part of the rate.
             with contextlib.nullcontext() if names in compiled else chrono.pause():
                 state, report = steps[names](state, frozen, batch, seed, total)
@@ -264,40 +245,6 @@ def train(run: Loop) -> TrainState:
     return state
 
 
-def _streams_read(task: Task, now: tuple[Player, ...]) -> list[str]:
-    """Returns the streams of a step in which `now` act: theirs, and always the main one."""
-    main, *rest = task.streams
-    named = {name for player in now for name in player.streams}
-    return [main, *(name for name in rest if name in named)]
-
-
-def _row_shapes(run: Loop, stream: str) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes of a global batch of a stream, as the task declares them.
-
-    They say how the batch is sharded too: only then is the trace the one that training uses.
-    """
-    sharding = batch_sharding(run.mesh, run.rules)
-    return {
-        field: jax.ShapeDtypeStruct((run.batch[stream], *spec.shape), spec.dtype, sharding=sharding)
-        for field, spec in run.task.streams[stream].items()
-    }
-
-
 def _label(name: str, player: str, players: tuple) -> str:
     """Returns a metric's name: with the player's before it, where there are several."""
     return name if len(players) == 1 else f"{player}/{name}"
-
-
-def _check_batches(run: Loop) -> None:
-    """Raises `UserError` naming a stream whose batch does not split over mesh and micro-batches."""
-    n, parts = run.train.accumulate, batch_parts(run.mesh, run.rules)
-    for name in run.task.streams:
-        key = f"config.data.{name}.batch"
-        if name not in run.batch:
-            raise UserError(f"{key}: the task reads this stream, so its batch size must be given")
-        check_batch(run.batch[name], run.mesh, run.rules, key)
-        if run.batch[name] % (n * parts):
-            raise UserError(
-                f"{key}={run.batch[name]} does not split into config.train.accumulate={n} "
-                f"micro-batches over {parts} parts of the mesh; choose a multiple of {n * parts}"
-            )

@@ -6,31 +6,7 @@ from collections.abc import Iterator
 
 from jax.sharding import Mesh
 
-# Dense bfloat16 peak of one JAX device in FLOP/s, from the makers' data sheets. Device kinds are
-# matched by their beginning, the longest first. TPU7x has two devices a chip.
-_PEAK = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-    "TPU7x": 1153.5e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100 PCIe": 756e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-    "NVIDIA B200": 2250e12,
-    "NVIDIA L4": 121e12,
-    "NVIDIA L40S": 362e12,
-}
-
-
-def peak_flops(kind: str) -> float | None:
-    """Returns a device's dense bfloat16 peak in FLOP/s, or None where it is not known (CPUs)."""
-    known = [name for name in _PEAK if kind.startswith(name)]
-    return _PEAK[max(known, key=len)] if known else None
+from genjax.parallel import peak_flops
 
 
 class Chrono:

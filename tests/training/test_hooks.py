@@ -4,7 +4,7 @@ import pytest
 
 from genjax.checkpoint import Workdir
 from genjax.core.types import Aux, TrainState
-from genjax.parallel import Rules
+from genjax.parallel import Rules, peak_flops
 from genjax.training import hooks
 from genjax.training.settings import (
     CheckpointSettings,
@@ -13,7 +13,7 @@ from genjax.training.settings import (
     SampleSettings,
     due,
 )
-from genjax.training.throughput import Chrono, Throughput, peak_flops
+from genjax.training.throughput import Chrono, Throughput
 from tests.training import loop_toys as toys
 
 
