@@ -26,6 +26,7 @@ from genjax.evaluation.images import of_arrays
 from genjax.evaluation.metrics import Evidence, given
 from genjax.evaluation.networks import inception_network
 from genjax.evaluation.statistics import Accumulator, of_features
+from genjax.models.inception import FIDInception
 
 # name -> (channels in, out, kernel, stride, padding), as in the published file.
 Plan = dict[str, tuple[int, int, tuple[int, int], int, tuple[int, int]]]
@@ -189,6 +190,7 @@ def features(batch: int, rounds: int, with_torch: bool) -> None:
     """Prints images per second of both, their ratio and the share of the statistics."""
     tensors = random_weights()
     module, variables = weights.load("fid-inception", tensors, protocol="pytorch-fid")
+    assert isinstance(module, FIDInception)
     network = inception_network("pytorch-fid", module, variables)
     images = np.random.default_rng(1).integers(0, 256, (batch, 64, 64, 3), np.uint8)
     at = np.arange(batch)

@@ -21,8 +21,8 @@ def get_config():
         name="autoregressive",
         model=dict(
             name="parti",
-            codes=tokenizer.MODEL["quantizer"]["size"],
-            grid=tokenizer.MODEL["grid"],
+            codes=tokenizer.CODES,
+            grid=tokenizer.GRID,
             vocab=VOCAB,
             text_length=TEXT["length"],
             encoder_depth=2,

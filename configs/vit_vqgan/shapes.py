@@ -10,13 +10,14 @@ from configs import base
 
 BATCH, STEPS = 64, 4_000
 SIZE = dict(depth=2, heads=4, width=128, hidden=512)
+CODES, GRID = 512, (8, 8)
 MODEL = dict(
     name="vit_vqgan",
     encoder_size=SIZE,
     decoder_size=SIZE,
-    quantizer=dict(name="vq", size=512, dim=8),
+    quantizer=dict(name="vq", size=CODES, dim=8),
     patch=4,
-    grid=(8, 8),
+    grid=GRID,
 )
 
 

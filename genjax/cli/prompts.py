@@ -63,7 +63,7 @@ def draw(
     for part, _ in parts:
         index = np.arange(start, start + len(part))
         if scorer is not None:
-            scores[index] = scorer(part, [prompts[i // candidates] for i in index])
+            scores[index] = scorer(part, [prompts[i // candidates] for i in index.tolist()])
         for i, image in zip(index.tolist(), part):
             prompt, candidate = divmod(i, candidates)
             if candidate == 0 or scores[i] > scores[prompt * candidates + kept[prompt]]:

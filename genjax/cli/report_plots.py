@@ -6,11 +6,12 @@ The group of a run's lines has an id that begins with `runI-`, by which the page
 import io
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 POINTS = 200  # of a line; more are not seen
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "genjax",
     "font.family": "sans-serif",
