@@ -140,32 +140,42 @@ def twenty(tmp_path_factory):
     return report(folder, *runs)
 
 
+PROBE = """<script>addEventListener("load", () => setTimeout(() => {
+  const time = performance.getEntriesByType("navigation")[0].loadEventEnd;
+  document.querySelector("input[data-run='3']")?.click();
+  document.querySelector("input[value=flops]")?.click();
+  const gone = document.querySelectorAll("g[id^='run3-'].off").length;
+  const axis = document.body.className;
+  document.title = [time, document.documentElement.scrollWidth, gone, axis].join();
+}))</script></body>"""
+
+
+def opened(folder, page, width):
+    """Returns (milliseconds until loaded, width, hidden lines, class of the body) in a browser."""
+    folder.mkdir()
+    (folder / "page.html").write_text(page.replace("</body>", PROBE), "utf-8")
+    done = subprocess.run(
+        [
+            BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}",
+            f"--window-size={width},1000", "--dump-dom", (folder / "page.html").as_uri(),
+        ],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert "CONSOLE" not in done.stderr, done.stderr
+    time, wide, gone, axis = re.search(r"<title>(.*?)</title>", done.stdout)[1].split(",")
+    return float(time), int(wide), int(gone), axis
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine (Debian: chromium)")
 @pytest.mark.parametrize("width", [1280, 400])
 def test_a_browser_opens_twenty_runs_in_a_second(tmp_path, twenty, width):
     assert len(twenty) < 12e6
-    said = """<script>addEventListener("load", () => setTimeout(() => {
-      const time = performance.getEntriesByType("navigation")[0].loadEventEnd;
-      const box = document.querySelector("input[data-run='3']"); box.click();
-      const gone = document.querySelectorAll("g[id^='run3-'].off").length;
-      document.querySelector("input[value=flops]").click();
-      const axis = getComputedStyle(document.querySelector(".x-flops")).display;
-      document.title = [time, document.documentElement.scrollWidth, gone, axis].join();
-    }))</script>"""
-    (tmp_path / "page.html").write_text(twenty.replace("</body>", f"{said}</body>"), "utf-8")
-    done = subprocess.run(
-        [
-            BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}",
-            f"--window-size={width},1000", "--virtual-time-budget=20000", "--dump-dom",
-            (tmp_path / "page.html").as_uri(),
-        ],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert "CONSOLE" not in done.stderr, done.stderr
-    title = re.search(r"<title>(.*?)</title>", done.stdout)[1]
-    time, wide, gone, axis = title.split(",")
-    assert int(wide) <= max(width, 500)  # headless Chromium is at least 500 pixels wide
-    assert int(gone) >= 4 and axis == "block"
-    assert float(time) < 1000, f"loaded in {time} ms"
+    time, wide, gone, axis = opened(tmp_path / "page", twenty, width)
+    assert wide <= max(width, 500)  # headless Chromium is at least 500 pixels wide
+    assert gone >= 4 and axis == "flops"
+    empty = opened(tmp_path / "empty", "<title></title><body></body>", width)[0]
+    if empty > 300:
+        pytest.skip(f"this machine is too busy to time a page: an empty one took {empty:.0f} ms")
+    assert time < 1000, f"loaded in {time} ms"

@@ -64,12 +64,14 @@ def vgg16():
 
 @pytest.fixture(autouse=True)
 def torchvision(monkeypatch):
-    names = ("", ".models", ".models.inception", ".transforms", ".transforms.functional")
-    for name in (*names, ".datasets", ".ops"):
-        monkeypatch.setitem(sys.modules, f"torchvision{name}", Empty(f"torchvision{name}"))
+    names = ("models", "models.inception", "transforms", "transforms.functional", "datasets", "ops")
+    monkeypatch.setitem(sys.modules, "torchvision", Empty("torchvision"))
+    for name in (f"torchvision.{n}" for n in names):
+        monkeypatch.setitem(sys.modules, name, Empty(name))
+        parent, _, last = name.rpartition(".")
+        setattr(sys.modules[parent], last, sys.modules[name])
     models = sys.modules["torchvision.models"]
     models.alexnet, models.vgg16 = features_of(alexnet()), features_of(vgg16())
-    sys.modules["torchvision"].models = models
     sys.modules["torchvision"].__version__ = "0.28.0"
 
 
