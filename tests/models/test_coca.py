@@ -28,7 +28,7 @@ TEXT = np.array([[3, 4, 5, 1, 0], [6, 1, 0, 0, 0]], np.int32)
 def small():
     x = jax.random.uniform(jax.random.key(1), (2, 8, 8, 3))
     variables = nn.unbox(SMALL.init(jax.random.key(0), x, jnp.asarray(TEXT)))
-    params = jax.tree.map(lambda p: 4 * p if p.ndim > 1 else p, variables["params"])
+    params = variables["params"]
     apply = jax.jit(lambda p, x, t: SMALL.apply({"params": p}, x, t))
     return params, x, apply, jax.device_get(apply(params, x, TEXT))
 
