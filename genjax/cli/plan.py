@@ -8,7 +8,6 @@ be given as --config.a.b=VALUE.
 import argparse
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,6 @@ def run(args: argparse.Namespace) -> int:
     topology = aot.parse_topology(args.topology, args.slices)
     overrides = [*args.overrides, *(("mesh." + k, str(n)) for k, n in mesh_sizes(args.mesh))]
     full = resolve(read_file(args.config), overrides, schema.expand_run)
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     devices = aot.devices(topology)
     found = _searched(full, topology, devices, wanted, args.tries)
     if args.price is not None:

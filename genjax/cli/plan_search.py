@@ -10,7 +10,7 @@ import jax
 
 from genjax.cli import schema
 from genjax.cli.config import assign
-from genjax.cli.planning import build, plan
+from genjax.cli.planning import build, local_bytes, plan
 from genjax.core.errors import UserError
 from genjax.layers.remat import NAMES
 from genjax.parallel.aot import Topology
@@ -102,11 +102,7 @@ def _state_fits(full: Mapping, changes: Mapping, topology: Topology, devices: Se
         state = build(schema.build_run(_changed(full, changes)), devices).abstract
     except UserError:
         return False
-    held = sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-        for x in jax.tree.leaves(state)
-    )
-    return held < topology.chip.memory
+    return sum(map(local_bytes, jax.tree.leaves(state))) < topology.chip.memory
 
 
 def _largest(start: dict, attempt: Any, devices: Sequence[Any]) -> dict | None:

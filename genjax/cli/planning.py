@@ -8,7 +8,7 @@ import jax
 
 from genjax.core.tree import size
 from genjax.core.types import Player
-from genjax.parallel import aot, flops, hlo, timeline
+from genjax.parallel import aot, flops, hlo, replicated, timeline
 from genjax.parallel.aot import Topology
 from genjax.parallel.interconnect import fabric
 from genjax.training.program import PASSES, Program, program
@@ -42,7 +42,12 @@ def plan(run: Any, topology: Topology, devices: Sequence[Any]) -> dict[str, Any]
     """
     made = build(run, devices)
     mesh, chip = made.recipe.mesh, topology.chip
-    now, frozen = usual(run.task.players), run.task.frozen_shapes()
+    everywhere = replicated(mesh)
+    frozen = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+        run.task.frozen_shapes(),
+    )
+    now = usual(run.task.players)
     traced = made.step(now).trace(*made.arguments(now, frozen))
     batch = made.recipe.batch
     model_flops = PASSES * run.task.forward_flops() * batch
@@ -88,13 +93,12 @@ def _state(made: Program, frozen: Mapping) -> dict[str, float]:
         "mutable": state.mutable,
         "frozen": frozen,
     }
-    return {name: sum(map(_local, jax.tree.leaves(tree))) for name, tree in parts.items()}
+    return {name: sum(map(local_bytes, jax.tree.leaves(tree))) for name, tree in parts.items()}
 
 
-def _local(x: Any) -> float:
-    """Returns the bytes of an array on one device; what has no sharding is everywhere."""
-    shape = x.sharding.shard_shape(x.shape) if getattr(x, "sharding", None) else x.shape
-    return math.prod(shape) * x.dtype.itemsize
+def local_bytes(x: Any) -> float:
+    """Returns the bytes of an array on one device."""
+    return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
 
 
 def _memory(figures: dict, compiled: aot.Compiled | None, topology: Topology) -> dict[str, Any]:

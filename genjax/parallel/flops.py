@@ -51,12 +51,11 @@ def _product(shape, dims) -> int:
 
 
 def _convolution(eqn: Any) -> float:
-    """Every output needs the kernel's window times its input channels, but for dilated inputs.
+    """Every output needs the kernel's window times its input channels.
 
     Zeros that dilation puts between inputs (the gradient of a strided convolution) cost nothing.
     """
     numbers, out = eqn.params["dimension_numbers"], eqn.outvars[0].aval.shape
     kernel = eqn.invars[1].aval.shape
     window = math.prod(kernel[d] for d in numbers.rhs_spec[1:])
-    dilation = math.prod(eqn.params["lhs_dilation"]) * math.prod(eqn.params["rhs_dilation"])
-    return 2.0 * math.prod(out) * window / dilation
+    return 2.0 * math.prod(out) * window / math.prod(eqn.params["lhs_dilation"])

@@ -115,6 +115,19 @@ def test_flops_of_products_scans_and_convolutions():
     assert flops.count(jaxpr) == 7 * 2 * 4 * 8 * 8 + 2 * (2 * 16 * 16 * 6) * 9 * 5
 
 
+def test_gradients_of_a_strided_convolution_cost_two_more_passes():
+    def f(k, x):
+        y = jax.lax.conv_general_dilated(
+            x, k, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return jnp.sum(jnp.sin(y))
+
+    k, x = jnp.zeros((2, 2, 5, 6)), jnp.zeros((1, 8, 8, 5))
+    forward = flops.count(jax.make_jaxpr(f)(k, x))
+    assert forward == 2 * (4 * 4 * 6) * 4 * 5
+    assert flops.count(jax.make_jaxpr(jax.value_and_grad(f, (0, 1)))(k, x)) == 3 * forward
+
+
 def test_what_is_computed_again_counts_again():
     def f(w, x):
         return jnp.sum(jax.checkpoint(lambda w, x: jnp.sin(jnp.sin(x @ w) @ w))(w, x))
