@@ -169,7 +169,7 @@ def _times(figures: dict, cost: timeline.Cost | None, topology: Topology, images
                  "waiting": row[3]}
                 for (kind, axes), row in sorted(cost.collective.items(), key=lambda x: -x[1][2])
             ],
-            "sources": dict(cost.fusions.most_common(40)),
+            "sources": dict(sorted(cost.fusions.items(), key=lambda x: -x[1])[:40]),
         }  # fmt: skip
     steps = -(-images // figures["batch"])
     out |= {"steps": steps, "days": steps * seconds / 86400}

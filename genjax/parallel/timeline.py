@@ -7,7 +7,6 @@ for. Pallas kernels, for which the compiler estimates nothing, take the larger o
 the peak and bytes over the memory's bandwidth.
 """
 
-import collections
 import dataclasses
 import itertools
 import math
@@ -28,7 +27,7 @@ class Cost:
     (kind, mesh axes) -> [count, bytes sent, seconds, seconds of them waited for].
     """
 
-    fusions: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    fusions: dict[str, float] = dataclasses.field(default_factory=dict)
     kernels: float = 0.0
     kernel_flops: float = 0.0
     collective: dict[tuple[str, str], list[float]] = dataclasses.field(default_factory=dict)
@@ -47,7 +46,7 @@ class Cost:
 
     def add(self, other: "Cost", times: int = 1) -> None:
         for name, seconds in other.fusions.items():
-            self.fusions[name] += times * seconds
+            self.fusions[name] = self.fusions.get(name, 0.0) + times * seconds
         self.kernels += times * other.kernels
         self.kernel_flops += times * other.kernel_flops
         for key, row in other.collective.items():
@@ -201,4 +200,5 @@ class _Walk:
             )
             cost.kernel_flops += flops
         elif i.cycles:
-            cost.fusions[i.op_name or i.opcode] += i.cycles / self._clock
+            name = i.op_name or i.opcode
+            cost.fusions[name] = cost.fusions.get(name, 0.0) + i.cycles / self._clock
