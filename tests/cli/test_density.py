@@ -28,7 +28,7 @@ def model(mesh=None, **fields):
 @pytest.fixture
 def loaded(monkeypatch):
     def use(given):
-        monkeypatch.setattr(genjax.cli.model, "load", lambda path, ema=None: given)
+        monkeypatch.setattr(genjax.cli.model, "load", lambda path, **asked: given)
 
     use(model())
     return use
