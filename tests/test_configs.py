@@ -49,7 +49,7 @@ ARGUMENTS = {
 SAME_SHRUNKEN = re.compile(
     r"dit/imagenet(256|512).py:(?!S/2|XL/2)|sit_imagenet256.py:(B|L)|"
     r"edm2/imagenet512.py:(XXS|XS|L|XL|XXL)$|edm2/imagenet64.py:[^S]|"
-    r"edm/cifar10.py:([BCDE]|A-vp|F-ve)|"
+    r"edm/cifar10.py:([ABCDE]|F-ve)|"
     r"edm/cifar10.py:.*-uncond|edm/faces64.py:afhqv2|edm/faces64.py:.*-ve|"
     r"time_shift/cifar10.py:(ddim-[25]0|.*plain)|"
     r"score_sde/.*(deep|subvp)|ve256.py:[^c]|ve1024.py:f|cifar10.py:(ddpmpp|ncsnpp-cont)|"
@@ -58,7 +58,7 @@ SAME_SHRUNKEN = re.compile(
 SAME_STEP = re.compile(
     r"edm2/.*:(XXS|S|M|L|XL|XXL)$|edm/cifar10.py:[BDE]|edm/cifar10.py:.*-uncond|edm/faces64.py:afhqv2|"
     r"time_shift/cifar10.py:(?!ddim-10$)|"
-    r"ve256.py:[^c]|ve1024.py|score_sde/.*(subvp|deep-vp)$|cifar10.py:ncsnpp-cont|"
+    r"ve256.py:(?!church)|ve1024.py|score_sde/.*(subvp|deep-vp)$|cifar10.py:ncsnpp-cont|"
     r"vit_vqgan/.*(BB|celebahq|plain|shapes.py)$"
 )
 SHARED = {

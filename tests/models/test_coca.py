@@ -7,6 +7,8 @@ import pytest
 from genjax.core.tree import size
 from genjax.models.coca import CoCa
 
+pytestmark = pytest.mark.slow  # both towers, compiled
+
 SMALL = CoCa(
     size=8,
     patch=4,

@@ -10,6 +10,8 @@ from genjax.core.registry import construct, expand
 from genjax.core.types import Progress, View
 from genjax.tasks import Enlarger
 
+pytestmark = pytest.mark.slow  # three players, each compiled
+
 TOWER = {"depth": 1, "heads": 2, "width": 8, "hidden": 8}
 TOKENIZER = {
     "name": "vit_vqgan",

@@ -15,6 +15,8 @@ from genjax.process import PROCESSES
 from genjax.tasks import TASKS
 from tests.tasks.test_classifier_task import stripes
 
+pytestmark = pytest.mark.slow  # wide networks, compiled several times
+
 VIEW = View({}, {}, {}, {})
 NET = {"name": "wide_resnet", "depth": 10, "widen": 1, "num_classes": 2}
 

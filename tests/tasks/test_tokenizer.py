@@ -20,6 +20,8 @@ from genjax.training.schedules import SCHEDULES
 from genjax.training.state import acting, planned, transforms
 from genjax.training.step import Recipe, make_step
 
+pytestmark = pytest.mark.slow  # each compiles a step; the shrunken configs run one by default
+
 SIZE = {"depth": 1, "heads": 2, "width": 16, "hidden": 32}
 MODEL = {
     "name": "vit_vqgan",
