@@ -18,8 +18,8 @@ import jax
 import numpy as np
 
 from genjax.checkpoint import Workdir
-from genjax.cli.model import read_params
 from genjax.cli.schema import build_run, expand_run
+from genjax.cli.trained import read_params
 from genjax.cli.workdir import read_config
 from genjax.data import open_source
 

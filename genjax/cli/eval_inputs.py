@@ -37,8 +37,8 @@ def load_classifier(workdir: str, flag: str = "--extractor") -> tuple[Any, Any]:
     `flag` is the one that named it, for the `UserError` where nothing is there.
     """
     from genjax.checkpoint import Workdir
-    from genjax.cli.model import default_ema, read_params
     from genjax.cli.schema import build_run, expand_run
+    from genjax.cli.trained import default_ema, read_params
     from genjax.cli.workdir import read_config
 
     config = read_config(Workdir(workdir))

@@ -6,9 +6,7 @@ Tasks read files of weights themselves; a workdir's checkpoint is what only the 
 import dataclasses
 from typing import Any
 
-from genjax.checkpoint import Checkpoints, Workdir
-from genjax.cli.schema import build_run, expand_run
-from genjax.cli.workdir import read_config
+from genjax.cli.trained import default_ema, open_run, read_params
 from genjax.core.arrays import Tree
 from genjax.core.errors import UserError
 from genjax.evaluation.extractors import tree_hash
@@ -48,17 +46,9 @@ def read_tokenizer(path: str, flag: str = "task.codec.path") -> tuple[Any, dict[
     if native.is_native(path):
         module, variables, _ = native.read_native(path)
         return module, variables, 0
-    config = read_config(Workdir(path))
-    if config is None:
-        raise UserError(
-            f"{flag}: {path} is neither a workdir of `genjax train` nor a folder of weights; give "
-            "a trained tokenizer"
-        )
-    run = build_run(expand_run(config))
-    if not isinstance(run.task, Tokenizer):
-        raise UserError(f"{flag}: {path} holds a {config['task']['name']}; give a tokenizer's")
-    params, meta = Checkpoints(path).restore_params(next(iter(run.ema), "raw"))
-    return run.task.model, run.task.variables(params), meta["step"]
+    run = open_run(path, flag, Tokenizer, "a tokenizer's workdir, or a folder of weights")
+    params, step = read_params(path, run, default_ema(run.ema))
+    return run.task.model, run.task.variables(params), step
 
 
 def with_tokenizer(task: Any, path: str) -> Any:

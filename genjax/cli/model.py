@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from genjax.checkpoint import Checkpoints, Workdir
+from genjax.checkpoint import Workdir
 from genjax.cli import prompts as prompts_lib
 from genjax.cli.config import assign, flat, plain
 from genjax.cli.formats import FORMATS, task_of_format
 from genjax.cli.frozen import load_frozen, with_tokenizer
 from genjax.cli.schema import build_run, expand_run
+from genjax.cli.trained import default_ema, read_params
 from genjax.cli.workdir import read_config
 from genjax.core.arrays import Array, Tree
 from genjax.core.errors import UserError
@@ -28,8 +29,6 @@ from genjax.solvers.decoding import DECODERS
 from genjax.tasks import Autoregressive, Diffusion
 from genjax.tasks.diffusion import SamplerSettings
 from genjax.tasks.generate import Generator, labels_for, whole_batch
-from genjax.training.ema import Power
-from genjax.training.posthoc import gamma_of, profile, reconstruct
 from genjax.training.state import place
 from genjax.weights import native
 
@@ -326,42 +325,3 @@ def _guidance(task: Any, weight: float) -> Any:
     if any(field.name == "weight" for field in dataclasses.fields(given)):
         return dataclasses.replace(given, weight=weight)
     return GUIDANCES.build({"name": "cfg", "weight": weight})
-
-
-def default_ema(emas: Iterable[str]) -> str:
-    """Returns the average that is used unless another is asked for: the first, or "raw"."""
-    return next(iter(emas), "raw")
-
-
-def read_params(path: str, run: Any, ema: str) -> tuple[dict[str, Tree], int]:
-    """Returns {network: parameters} of a workdir's newest checkpoint, and its step.
-
-    `ema`: "raw", an EMA's name, or "posthoc:WIDTH", the power-function EMA of that relative width
-    put together from the snapshots in ema/ (EDM2, section 3).
-    """
-    checkpoints = Checkpoints(path)
-    if not ema.startswith("posthoc:"):
-        params, meta = checkpoints.restore_params(ema)
-        return params, meta["step"]
-    try:
-        width = float(ema.removeprefix("posthoc:"))
-        gamma_of(width)
-    except ValueError as error:
-        raise UserError(
-            f"--ema: {ema!r}: {error}; write posthoc:WIDTH, such as posthoc:0.1"
-        ) from error
-    laws = {name: law for name, law in run.ema.items() if isinstance(law, Power)}
-    taken = checkpoints.snapshots()
-    if not laws or not taken:
-        raise UserError(
-            f"--ema: {path} has no snapshots of power-function EMAs; train with an EMA named "
-            '"power" and checkpoint.ema_every_images'
-        )
-    where = {
-        law.profile(images): (step, name)
-        for step, images in taken.items()
-        for name, law in laws.items()
-    }
-    trees = ((p, checkpoints.read_snapshot(*key)) for p, key in where.items())
-    newest = max(taken)
-    return reconstruct(trees, list(where), profile(width, taken[newest])), newest

@@ -16,11 +16,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from genjax.checkpoint import Workdir
-from genjax.cli.model import default_ema, read_params
 from genjax.cli.prepare_latents import first_element, write_folder
-from genjax.cli.schema import build_run, expand_run
-from genjax.cli.workdir import read_config
+from genjax.cli.trained import default_ema, open_run, read_params
 from genjax.core.arrays import Array, Tree
 from genjax.core.errors import UserError
 from genjax.data import Source, StreamSettings, files, open_source
@@ -81,13 +78,8 @@ def make_plan(args: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
     """Returns the plan and the metadata of the folder; raises `UserError` for a wrong request."""
     if args.batch < 1:
         raise UserError(f"--batch: must be at least 1, not {args.batch}")
-    config = read_config(Workdir(args.workdir))
-    if config is None:
-        raise UserError(f"--workdir: {args.workdir} has no config.json; give a trained tokenizer")
-    trained = build_run(expand_run(config))
+    trained = open_run(args.workdir, "--workdir", Tokenizer, "a trained tokenizer's workdir")
     task = trained.task
-    if not isinstance(task, Tokenizer):
-        raise UserError(f"--workdir: {args.workdir} holds a {config['task']['name']}, no tokenizer")
     ema = args.ema or default_ema(trained.ema)
     params, step = read_params(args.workdir, trained, ema)
     own = trained.data["main"]

@@ -13,6 +13,7 @@ from genjax.cli.streams import settings_of
 from genjax.data import Source, open_once
 from genjax.data.report import grid_png
 from genjax.parallel import batch_sharding, using
+from genjax.tasks.generate import whole_batch
 from genjax.training.hooks import Hook, samples
 
 
@@ -27,7 +28,7 @@ def hook(run: Any, mesh: Mesh, sources: Mapping[str, Source]) -> Hook:
     if run.heldout.every_images:
         source = dataclasses.replace(run.data["main"].source, split=run.heldout.split).open()
     images = first_images(run, source, settings.num)
-    whole = -(-len(images) // mesh.size) * mesh.size
+    whole = whole_batch(len(images), len(images), mesh)
     padded = images[np.minimum(np.arange(whole), len(images) - 1)]
 
     def both(params, frozen, image):

@@ -9,9 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.checkpoint import Checkpoints, Workdir
-from genjax.cli.schema import build_run, expand_run
-from genjax.cli.workdir import read_config
+from genjax.cli.trained import default_ema, open_run, read_params
 from genjax.core.arrays import Tree
 from genjax.core.errors import UserError
 from genjax.tasks import Captioner
@@ -39,12 +37,9 @@ def open_scorer(path: str) -> Scorer:
 
     Raises `UserError` where there is no CoCa.
     """
-    config = read_config(Workdir(path))
-    if config is None:
-        raise UserError(f"--rerank: {path} has no config.json; give the workdir of a trained CoCa")
-    run = build_run(expand_run(config))
+    run = open_run(path, "--rerank", Captioner, "the workdir of a trained CoCa")
     text = run.data["main"].text
-    if not isinstance(run.task, Captioner) or text is None:
-        raise UserError(f"--rerank: {path} holds a {config['task']['name']}; give a CoCa's workdir")
-    params, _ = Checkpoints(path).restore_params(next(iter(run.ema), "raw"))
+    if text is None:
+        raise UserError(f"--rerank: {path} was trained without a text model; give another CoCa")
+    params, _ = read_params(path, run, default_ema(run.ema))
     return Scorer(run.task, params["model"], text.open())

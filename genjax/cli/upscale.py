@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.checkpoint import Checkpoints, Workdir
-from genjax.cli.schema import build_run, expand_run
-from genjax.cli.workdir import read_config
+from genjax.cli.trained import default_ema, open_run, read_params
 from genjax.core.errors import UserError
 from genjax.tasks import Enlarger
 
@@ -19,18 +17,13 @@ def open_enlarger(path: str, image: tuple[int, ...]) -> Callable[[np.ndarray], n
     `path`: a workdir of `genjax train`; the weights are the first average of its config. Raises
     `UserError` where there is no enlarger, or one of other images.
     """
-    config = read_config(Workdir(path))
-    if config is None:
-        raise UserError(f"--enlarge: {path} has no config.json; give a trained enlarger's workdir")
-    run = build_run(expand_run(config))
-    if not isinstance(run.task, Enlarger):
-        raise UserError(f"--enlarge: {path} holds a {config['task']['name']}; give an enlarger's")
+    run = open_run(path, "--enlarge", Enlarger, "the workdir of a trained enlarger")
     if run.task.codec.image != tuple(image):
         raise UserError(
             f"--enlarge: {path} was trained on images {run.task.codec.image}, but the model draws "
             f"{tuple(image)}; give another"
         )
-    params, _ = Checkpoints(path).restore_params(next(iter(run.ema), "raw"))
+    params, _ = read_params(path, run, default_ema(run.ema))
 
     @jax.jit
     def one(x):

@@ -7,7 +7,7 @@ import jax
 
 from genjax import weights
 from genjax.checkpoint import Checkpoints, Workdir
-from genjax.cli.model import default_ema
+from genjax.cli.trained import default_ema
 from genjax.core.arrays import Tree
 from genjax.core.errors import UserError
 from genjax.models.dit import VARIANTS, DiT

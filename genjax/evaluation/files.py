@@ -1,7 +1,8 @@
 """`.npz` files: written whole or not at all, read without ever opening a pickle."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +28,22 @@ def read_npz(path: str | Path, names: Collection[str] | None = None) -> dict[str
 
     Pickles are refused.
     """
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return {k: data[k] for k in data.files if names is None or k in names}
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file") from error
-    except Exception as error:  # zip, zlib, npy and pickle errors have no common class
-        raise UserError(f"{path}: cannot be read as .npz ({error})") from error
+    with _opened(path) as data:
+        return {k: data[k] for k in data.files if names is None or k in names}
 
 
 def keys(path: str | Path) -> frozenset[str]:
     """Returns the names of a `.npz`'s arrays without reading them; `UserError` for what is none."""
+    with _opened(path) as data:
+        return frozenset(data.files)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
     try:
         with np.load(path, allow_pickle=False) as data:
-            return frozenset(data.files)
+            yield data
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file") from error
-    except Exception as error:  # zip and npy errors have no common class
+    except Exception as error:  # zip, zlib, npy and pickle errors have no common class
         raise UserError(f"{path}: cannot be read as .npz ({error})") from error

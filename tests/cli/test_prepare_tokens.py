@@ -36,8 +36,8 @@ def argv(workdir, out, *more):
 
 def test_codes_of_both_variants_with_labels(workdir, tmp_path):
     from genjax.checkpoint import Workdir
-    from genjax.cli.model import read_params
     from genjax.cli.schema import build_run, expand_run
+    from genjax.cli.trained import read_params
     from genjax.cli.workdir import read_config
 
     out = tmp_path / "tokens"

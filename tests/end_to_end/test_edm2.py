@@ -11,8 +11,8 @@ import genjax
 from genjax import weights
 from genjax.checkpoint import Checkpoints, Workdir
 from genjax.cli.main import main
-from genjax.cli.model import read_params
 from genjax.cli.schema import build_run, expand_run
+from genjax.cli.trained import read_params
 from genjax.cli.workdir import read_config
 from genjax.core.registry import construct, expand
 from genjax.core.tree import flatten
