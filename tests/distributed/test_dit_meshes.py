@@ -6,11 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.core.tree import flatten
 from genjax.models.dit import DiT
-from genjax.parallel import MeshSpec, Rules, batch_sharding, state_shardings, using
+from genjax.parallel import MeshSpec
+from tests.distributed.one_device import assert_equal_and_split, on_one_device
 
-RULES = Rules(replicate_below=0)
 MODEL = DiT(patch=2, width=64, depth=2, heads=4, num_classes=10, qk_norm=True)
 BATCH, SHAPE = 8, (8, 8, 4)
 MESHES = {
@@ -45,29 +44,10 @@ def problem():
         "label": np.arange(BATCH, dtype=np.int32) % 11,
         "target": normal(BATCH, *SHAPE[:2], 2 * SHAPE[2]),
     }
-    compiled = jax.jit(jax.value_and_grad(loss)).lower(params, batch).compile()
-    return params, batch, compiled(params, batch), compiled.cost_analysis()["flops"]
+    return on_one_device(loss, params, batch)
 
 
 @pytest.mark.parametrize("name", MESHES)
 def test_loss_and_gradients_equal_those_of_one_device(problem, name):
-    params, batch, (want_loss, want), flops = problem
     mesh = MESHES[name].build()
-    shardings = state_shardings(jax.eval_shape(initialise), mesh, RULES)
-
-    def step(params, batch):
-        with using(mesh, RULES):
-            return jax.value_and_grad(loss)(params, batch)
-
-    jitted = jax.jit(step, out_shardings=(None, shardings))
-    args = jax.device_put(params, shardings), jax.device_put(batch, batch_sharding(mesh))
-    compiled = jitted.lower(*args).compile()
-    found_loss, found = compiled(*args)
-    np.testing.assert_allclose(found_loss, want_loss, rtol=1e-6)
-    for (path, a), b in zip(flatten(found).items(), jax.tree.leaves(want), strict=True):
-        scale = np.abs(b).max()
-        assert scale > 1e-6, f"{path}: a gradient of nothing proves nothing"
-        np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * scale, err_msg=path)
-    # The work is split too: had a constraint been lost, every device would do all of it.
-    share = compiled.cost_analysis()["flops"] / flops
-    assert share < 1.5 / mesh.size
+    assert_equal_and_split(problem, loss, initialise, mesh, least=1e-6)

@@ -6,12 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.core.tree import flatten
 from genjax.models.parti import Parti
 from genjax.objectives.codes import cross_entropy
-from genjax.parallel import MeshSpec, Rules, batch_sharding, state_shardings, using
+from genjax.parallel import MeshSpec
+from tests.distributed.one_device import assert_equal_and_split, on_one_device
 
-RULES = Rules(replicate_below=0)
 MODEL = Parti(
     codes=64,
     grid=(4, 4),
@@ -53,28 +52,10 @@ def problem():
     tokens = rng.integers(2, 32, (BATCH, 8), dtype=np.int32)
     tokens[:, 5:] = np.array([1, 0, 0])
     batch = {"codes": rng.integers(0, 64, (BATCH, 16), dtype=np.int32), "tokens": tokens}
-    compiled = jax.jit(jax.value_and_grad(loss)).lower(params, batch).compile()
-    return params, batch, compiled(params, batch), compiled.cost_analysis()["flops"]
+    return on_one_device(loss, params, batch)
 
 
 @pytest.mark.parametrize("name", MESHES)
 def test_loss_and_gradients_equal_those_of_one_device(problem, name):
-    params, batch, (want_loss, want), flops = problem
     mesh = MESHES[name].build()
-    shardings = state_shardings(jax.eval_shape(initialise), mesh, RULES)
-
-    def step(params, batch):
-        with using(mesh, RULES):
-            return jax.value_and_grad(loss)(params, batch)
-
-    jitted = jax.jit(step, out_shardings=(None, shardings))
-    args = jax.device_put(params, shardings), jax.device_put(batch, batch_sharding(mesh))
-    compiled = jitted.lower(*args).compile()
-    found_loss, found = compiled(*args)
-    np.testing.assert_allclose(found_loss, want_loss, rtol=1e-6)
-    for (path, a), b in zip(flatten(found).items(), jax.tree.leaves(want), strict=True):
-        scale = np.abs(b).max()
-        assert scale > 1e-8, f"{path}: a gradient of nothing proves nothing"
-        np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * scale, err_msg=path)
-    # The work is split too: had a constraint been lost, every device would do all of it.
-    assert compiled.cost_analysis()["flops"] / flops < 1.5 / mesh.size
+    assert_equal_and_split(problem, loss, initialise, mesh, least=1e-8)

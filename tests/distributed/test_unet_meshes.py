@@ -6,11 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.core.tree import flatten
 from genjax.models import MODELS
-from genjax.parallel import MeshSpec, Rules, batch_sharding, state_shardings, using
+from genjax.parallel import MeshSpec
+from tests.distributed.one_device import assert_equal_and_split, on_one_device
 
-RULES = Rules(replicate_below=0)
 # FIR filters, a residual pyramid, labels, attention (at the bottom) and scanned blocks.
 MODEL = MODELS.build(
     {
@@ -54,32 +53,13 @@ def problem():
         "augment": normal(BATCH, 9),
         "target": normal(BATCH, *SHAPE),
     }
-    compiled = jax.jit(jax.value_and_grad(loss)).lower(params, batch).compile()
-    return params, batch, compiled(params, batch), compiled.cost_analysis()["flops"]
+    return on_one_device(loss, params, batch)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MESHES)
 def test_loss_and_gradients_equal_those_of_one_device(problem, name):
-    params, batch, (want_loss, want), flops = problem
     mesh = MESHES[name].build()
-    shardings = state_shardings(jax.eval_shape(initialise), mesh, RULES)
-
-    def step(params, batch):
-        with using(mesh, RULES):
-            return jax.value_and_grad(loss)(params, batch)
-
-    args = jax.device_put(params, shardings), jax.device_put(batch, batch_sharding(mesh))
-    compiled = jax.jit(step, out_shardings=(None, shardings)).lower(*args).compile()
-    found_loss, found = compiled(*args)
-    np.testing.assert_allclose(found_loss, want_loss, rtol=1e-6)
-    for (path, a), b in zip(flatten(found).items(), jax.tree.leaves(want), strict=True):
-        if path.endswith("frequencies"):
-            assert not np.any(a) and not np.any(b)
-            continue
-        scale = np.abs(b).max()
-        assert scale > 1e-7, f"{path}: a gradient of nothing proves nothing"
-        np.testing.assert_allclose(a, b, rtol=0, atol=5e-5 * scale, err_msg=path)
-    # The work is split too: had a constraint been lost, every device would do all of it.
-    share = compiled.cost_analysis()["flops"] / flops
-    assert share < 2 / mesh.size
+    assert_equal_and_split(
+        problem, loss, initialise, mesh, least=1e-7, tolerance=5e-5, share=2, zero="frequencies"
+    )
