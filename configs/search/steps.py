@@ -16,17 +16,23 @@ def in_time(steps: int):
     powers = {f"power {p:g}": {"name": "power", "power": p} for p in (1.5, 2.0)}
     named = {"uniform": {"name": "uniform"}, **shifts, **powers}
     named |= {name: {"name": name} for name in ("vp", "iddpm")}
+    for start in (0.95, 0.9):  # below pure noise, as few steps like it
+        for shift in (1.0, 2.0):
+            name = f"shift {shift:g} from {start:g}" if shift != 1 else f"uniform from {start:g}"
+            named[name] = {"name": "uniform", "start": start, "shift": shift}
     return {name: {"grid": grid, "steps": steps} for name, grid in named.items()}
 
 
 def in_sigma(steps: int):
-    """Returns grids of noise levels between 80 and the last one before 0."""
+    """Returns grids of noise levels between 80, or lower, and the last one before 0."""
     named = {"uniform": {"name": "uniform"}}
     for least in (0.002, 0.1, 0.3):
         for rho in (5.0, 7.0):
             grid = {"name": "karras", "rho": rho, "sigma_min": least}
             named[f"karras {rho:g} to {least:g}"] = grid
     named |= {f"logsnr to {end:g}": {"name": "logsnr", "end": end} for end in (0.1, 0.3)}
+    for start in (20.0, 7.0):
+        named[f"logsnr from {start:g} to 0.3"] = {"name": "logsnr", "start": start, "end": 0.3}
     return {name: {"grid": grid, "steps": steps} for name, grid in named.items()}
 
 

@@ -62,6 +62,32 @@ def vgg16():
     return out
 
 
+class Fire(nn.Module):
+    """1x1 down to s channels, then e channels each of 1x1 and 3x3, side by side."""
+
+    def __init__(self, i, s, e):
+        super().__init__()
+        self.squeeze, self.squeeze_activation = nn.Conv2d(i, s, 1), nn.ReLU(inplace=True)
+        self.expand1x1, self.expand1x1_activation = nn.Conv2d(s, e, 1), nn.ReLU(inplace=True)
+        self.expand3x3 = nn.Conv2d(s, e, 3, padding=1)
+        self.expand3x3_activation = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        x = self.squeeze_activation(self.squeeze(x))
+        one = self.expand1x1_activation(self.expand1x1(x))
+        return torch.cat([one, self.expand3x3_activation(self.expand3x3(x))], 1)
+
+
+def squeezenet():
+    out, before = [nn.Conv2d(3, 64, 3, 2), nn.ReLU(inplace=True)], 64
+    for group in ([(16, 64)] * 2, [(32, 128)] * 2, [(48, 192)] * 2 + [(64, 256)] * 2):
+        out.append(nn.MaxPool2d(3, 2, ceil_mode=True))
+        for s, e in group:
+            out.append(Fire(before, s, e))
+            before = 2 * e
+    return out
+
+
 @pytest.fixture(autouse=True)
 def torchvision(monkeypatch):
     names = ("models", "models.inception", "transforms", "transforms.functional", "datasets", "ops")
@@ -72,6 +98,7 @@ def torchvision(monkeypatch):
         setattr(sys.modules[parent], last, sys.modules[name])
     models = sys.modules["torchvision.models"]
     models.alexnet, models.vgg16 = features_of(alexnet()), features_of(vgg16())
+    models.squeezenet1_1 = features_of(squeezenet())
     sys.modules["torchvision"].__version__ = "0.28.0"
 
 
@@ -134,7 +161,7 @@ def test_scikit_image(gray):
     np.testing.assert_allclose(np.asarray(pairs.ssim(x, y)), ssim, atol=1e-4)
 
 
-@pytest.mark.parametrize("net", ["alex", "vgg"])
+@pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
 def test_lpips_with_a_random_backbone_and_published_heads(net):
     lpips = pytest.importorskip("lpips")
     torch.manual_seed(0)
