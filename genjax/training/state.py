@@ -58,6 +58,11 @@ def transforms(
     return out
 
 
+# A kernel for every shape of parameter: LLVM takes 12 s instead of 30 over a U-Net's, and what it
+# makes is as fast.
+_RUN_ONCE = {"cpu": {"xla_backend_optimization_level": 1}}
+
+
 def _new(
     task: Task,
     tx: Mapping[str, optax.GradientTransformation],
@@ -120,7 +125,8 @@ def planned(
         with using(mesh, rules):
             return unboxed(new(seed))
 
-    return abstract, jax.jit(init, out_shardings=shardings), tx
+    options = _RUN_ONCE.get(mesh.devices.flat[0].platform)
+    return abstract, jax.jit(init, out_shardings=shardings, compiler_options=options), tx
 
 
 def restart(state: TrainState, params: Mapping[str, Tree]) -> TrainState:
