@@ -47,19 +47,20 @@ ARGUMENTS = {
 }
 # Rows that differ from a tested one in numbers or depth alone: their proofs are marked slow.
 SAME_SHRUNKEN = re.compile(
-    r"dit/imagenet(256|512).py:(?!S/2|XL/2)|sit_imagenet256.py:(B|L)|"
-    r"edm2/imagenet512.py:(XXS|XS|L|XL|XXL)$|edm2/imagenet64.py:[^S]|"
+    r"dit/imagenet(256|512).py:(?!XL/2)|sit_imagenet256.py:(S|B|L)|"
+    r"edm2/imagenet512.py:(XXS|XS|M|L|XL|XXL)$|edm2/imagenet64.py:[^S]|"
     r"edm/cifar10.py:([ABCDE]|F-ve)|"
     r"edm/cifar10.py:.*-uncond|edm/faces64.py:afhqv2|edm/faces64.py:.*-ve|"
-    r"time_shift/cifar10.py:(ddim-[25]0|.*plain)|"
-    r"score_sde/.*(deep|subvp)|ve256.py:[^c]|ve1024.py:f|cifar10.py:(ddpmpp|ncsnpp-cont)|"
-    r"vit_vqgan/.*(BB|SL|ffhq|celebahq|small|plain|fashion_mnist.py|shapes.py)$"
+    r"time_shift/cifar10.py:(ddim-[25]0|f-pndm|.*plain)|"
+    r"score_sde/.*(deep|subvp)|ve256.py:(?!church)|ve1024.py:f|"
+    r"score_sde/cifar10.py:(ddpmpp|ncsnpp-cont|ddpm$|ddpm-ve)|"
+    r"vit_vqgan/.*(BB|SL|celebahq|small|plain)$"
 )
 SAME_STEP = re.compile(
     r"edm2/.*:(XXS|S|M|L|XL|XXL)$|edm/cifar10.py:[BDE]|edm/cifar10.py:.*-uncond|edm/faces64.py:afhqv2|"
     r"time_shift/cifar10.py:(?!ddim-10$)|"
-    r"ve256.py:(?!church)|ve1024.py|score_sde/.*(subvp|deep-vp)$|cifar10.py:ncsnpp-cont|"
-    r"vit_vqgan/.*(BB|celebahq|plain|shapes.py)$"
+    r"ve256.py:(?!church)|ve1024.py:f|score_sde/.*(subvp|deep-vp)$|cifar10.py:ncsnpp-cont|"
+    r"vit_vqgan/.*(BB|celebahq|plain)$"
 )
 SHARED = {
     "base.py",
