@@ -50,13 +50,18 @@ wait_active() { # fails where the request has failed
 }
 
 install() {
-  local archive
+  local archive sum
   archive=$(mktemp "${TMPDIR:-/tmp}/genjax.XXXXXX")
   git ls-files --cached --others --exclude-standard -z |
-    tar --null --ignore-failed-read -czf "$archive" --files-from=-
-  queued scp "$archive" "$name:genjax.tgz" --node=all --worker=all
+    tar --null --ignore-failed-read -cf - --files-from=- | gzip -n >"$archive"
+  sum=$(cksum <"$archive")
+  if ! all "grep -qx '$sum' genjax/.copied" 2>/dev/null; then
+    queued scp "$archive" "$name:genjax.tgz" --node=all --worker=all || return 1
+    all "rm -rf genjax && mkdir genjax && tar -xzf genjax.tgz -C genjax" || return 1
+    all "echo '$sum' >genjax/.copied" || return 1
+  fi
   rm "$archive"
-  all "rm -rf genjax && mkdir genjax && tar -xzf genjax.tgz -C genjax && $worker install"
+  all "$worker install"
 }
 
 # Prints what every worker says; fails where some cannot be reached.

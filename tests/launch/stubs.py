@@ -110,7 +110,7 @@ class Stubs:
             "HOME": str(self.root),
             "XDG_STATE_HOME": str(self.root / "memory"),
             "TMPDIR": str(self.root),
-            "GENJAX_POLL": "0.3",
+            "GENJAX_POLL": "0.1",
             "GENJAX_BACKOFF": "0",
         }
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -73,6 +73,7 @@ def test_after_a_failure_all_start_again_and_the_first_to_fail_is_shown(pod):
     assert "node1 failed first" in err and "node1: out of memory" in err
     assert "node0: " not in err
     assert (pod.attempts(0), pod.attempts(1)) == (2, 2)
+    assert len(resource_calls(pod, "scp")) == 1  # what has not changed is not copied again
 
 
 @pytest.mark.parametrize("final", [2, 3])
@@ -92,12 +93,17 @@ def test_a_slice_that_was_taken_away_is_requested_again(pod):
 
 
 def test_a_run_outlives_its_watcher_and_is_found_again(pod):
-    pod.script("sleep 8/sleep 8")
+    waits = "cd $STUBS; until [ -e go ]; do sleep 0.1; done"
+    pod.script(f"{waits}/{waits}")
     process = pod.start(*RUN)
     wait_for(lambda: pod.attempts(0) and pod.attempts(1))
     assert terminate(process)[0] == 143
-    code, _, err = pod.run(*RUN)
-    assert code == 0 and "watching the run that is there" in err
+    process = pod.start(*RUN)
+    assert process.stderr is not None
+    said = [process.stderr.readline(), process.stderr.readline()]
+    (pod.root / "go").touch()
+    process.communicate(timeout=60)
+    assert process.returncode == 0 and "watching the run that is there" in said[1]
     assert pod.attempts(0) == 1
 
 
