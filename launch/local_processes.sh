@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs one `genjax` command as N processes on this machine, as a pod runs it on N hosts.
 #   bash launch/local_processes.sh 2 4 train --config configs/quickstart.py --workdir runs/two
+# With restarts: bash launch/with_restarts.sh bash launch/local_processes.sh 2 4 train ...
 # N processes of D virtual CPU devices each; every process runs the same command. Process 0 writes
 # to the terminal, the others to files. When one fails, the others are stopped and its exit code is
 # the script's. SIGTERM and Ctrl-C reach all: a training run saves and can be resumed.

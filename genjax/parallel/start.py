@@ -7,6 +7,7 @@ import pathlib
 import jax
 
 from genjax.core.errors import UserError
+from genjax.parallel.workers import check_workers
 
 COORDINATOR = "GENJAX_COORDINATOR"
 PROCESSES = "GENJAX_NUM_PROCESSES"
@@ -22,7 +23,8 @@ def initialize(
     this is, from 0. What is not given is read from GENJAX_COORDINATOR, GENJAX_NUM_PROCESSES and
     GENJAX_PROCESS_ID. With none of them, JAX finds its peers by itself on machines with TPU chips
     and in Slurm or MPI jobs of several tasks; elsewhere, and on a second call, nothing happens.
-    On CPU the processes exchange arrays by gloo. Raises `UserError` if a part is missing or wrong.
+    On CPU the processes exchange arrays by gloo. Raises `UserError` if a part is missing or wrong,
+    or if the workers do not fit together (`workers.check_workers`).
     """
     if jax.distributed.is_initialized():
         return
@@ -32,8 +34,7 @@ def initialize(
     given = {COORDINATOR: coordinator, PROCESSES: processes, PROCESS: process}
     if all(value is None for value in given.values()):
         if _cluster():
-            _use_gloo()
-            jax.distributed.initialize()
+            _join()
         return
     missing = [name for name, value in given.items() if value is None]
     if missing:
@@ -50,8 +51,7 @@ def initialize(
             f"than their number"
         )
     if processes > 1:
-        _use_gloo()
-        jax.distributed.initialize(coordinator, processes, process)
+        _join(coordinator, processes, process)
 
 
 def _number(value: int | None, name: str) -> int | None:
@@ -65,9 +65,11 @@ def _number(value: int | None, name: str) -> int | None:
     return int(text)
 
 
-def _use_gloo() -> None:
-    """Selects CPU collectives across processes; other platforms do not read the setting."""
+def _join(*address) -> None:
+    """Joins the run; gloo is for CPU collectives, other platforms do not read the setting."""
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(*address)
+    check_workers()
 
 
 def _cluster() -> bool:

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -30,3 +31,15 @@ def test_global_arrays_of_two_processes(processes, spec, shards):
 def test_a_failing_process_ends_the_run_with_its_message(processes):
     with pytest.raises(AssertionError, match=r"mesh\.tensor=3"):
         processes("worker_arrays.py", '{"tensor": 3}', processes=2, devices=1)
+
+
+@pytest.mark.parametrize(
+    ("what", "line"),
+    [
+        ("devices", r"the workers differ in devices: worker 1 \(.+\) has 3 cpu, the others have 2"),
+        ("clock", r"the workers' clocks differ: worker 1 \(.+\) is 9\d s behind worker 0"),
+    ],
+)
+def test_workers_that_differ_are_named_on_all_of_them(processes, what, line):
+    found = processes("worker_start.py", what, processes=2, devices=2)
+    assert len(set(found)) == 1 and re.match(line, found[0]), found

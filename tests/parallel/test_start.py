@@ -12,6 +12,7 @@ def joined(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(start.jax.distributed, "initialize", lambda *args: calls.append(args))
     monkeypatch.setattr(start.jax.distributed, "is_initialized", lambda: bool(calls))
+    monkeypatch.setattr(start, "check_workers", lambda: calls.append("checked"))
     return calls
 
 
@@ -27,7 +28,7 @@ def test_flags_and_environment_mix_and_a_second_call_is_ignored(joined, monkeypa
     monkeypatch.setenv(start.PROCESS, "3")
     initialize(process=2)
     initialize()
-    assert joined == [("host0:1234", 4, 2)]
+    assert joined == [("host0:1234", 4, 2), "checked"]
 
 
 def test_a_slurm_step_of_several_tasks_finds_its_peers(joined, monkeypatch):
@@ -36,7 +37,7 @@ def test_a_slurm_step_of_several_tasks_finds_its_peers(joined, monkeypatch):
     assert joined == []
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     initialize()
-    assert joined == [()]
+    assert joined == [(), "checked"]
 
 
 @pytest.mark.parametrize(
