@@ -130,7 +130,7 @@ class Stubs:
 
     def attempts(self, process: int) -> int:
         path = self.root / f"attempts.{process}"
-        return int(path.read_text()) if path.exists() else 0
+        return int(path.read_text() or 0) if path.exists() else 0  # empty while it is written
 
 
 def wait_for(condition, seconds: float = 60) -> None:
