@@ -51,7 +51,7 @@ case $command in
       trap : TERM # genjax ends by itself; this shell notes how
       code=0
       genjax "$@" || code=$?
-      echo "$code $(date +%s)" >"$state/ended"' genjax "$@" &
+      echo "$code $(date +%s.%N)" >"$state/ended"' genjax "$@" &
     echo $! >"$state/group"
     while [ ! -e "$state/ended" ] && ! running; do sleep 0.1; done
     ;;
