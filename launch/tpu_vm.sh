@@ -67,15 +67,17 @@ install() {
 # Prints what every worker says; fails where some cannot be reached.
 statuses() { all "$worker status" 2>/dev/null | grep '^worker '; }
 
-follow() {
+follow() { # in a process group of its own: ssh and all beneath it end together
+  set -m
   first "$worker follow" 2>/dev/null &
   follower=$!
+  set +m
 }
 
 watch() { # until the run has ended everywhere; returns its exit code
   local said silent=0 failed=0
   follow
-  trap 'kill "$follower" 2>/dev/null || true' EXIT
+  trap 'kill -- "-$follower" 2>/dev/null || true' EXIT
   while true; do
     sleep "$poll"
     if ! said=$(statuses); then

@@ -97,7 +97,8 @@ def test_a_run_outlives_its_watcher_and_is_found_again(pod):
     waits = "cd $STUBS; until [ -e go ]; do sleep 0.1; done"
     pod.script(f"{waits}/{waits}")
     process = pod.start(*RUN)
-    wait_for(lambda: pod.attempts(0) and pod.attempts(1))
+    # It is told to stop while it shows the log: what shows it must end too, or keeps the terminal.
+    wait_for(lambda: any("follow" in call[-1] for call in pod.calls("gcloud")))
     assert terminate(process)[0] == 143
     process = pod.start(*RUN)
     assert process.stderr is not None
