@@ -155,7 +155,7 @@ class Workdir:
     def append(self, name: str, content: bytes) -> None:
         """Adds to the end of a file (where `appends`), making it if need be."""
         path = self.at(name)
-        size = self._try(lambda: self.fs.size(path), name) if self.exists(name) else 0
+        size = (self._try(lambda: self.fs.size(path), name) if self.exists(name) else 0) or 0
 
         def attempt():
             self._make_folder(posixpath.dirname(path))

@@ -79,7 +79,7 @@ class Heartbeat:
         self._limit = limit
         self._tick = min(limit, SILENCE) / 16
         self._me, self._count = jax.process_index(), jax.process_count()
-        self._client = _client() if self._count > 1 else None
+        self._client: Any = _client() if self._count > 1 else None
         self._place: tuple[int, str] = (0, ASIDE)
         self._ended = threading.Event()
         self._ticks = 0

@@ -17,7 +17,7 @@ from genjax.core.types import TrainState
 
 class FlakyFile(MemoryFile):
     def commit(self):
-        self.fs.request("commit")
+        Flaky.request("commit")
         super().commit()
 
 
@@ -89,6 +89,12 @@ def state(step):
     return TrainState(jax.device_put(jnp.int32(step), where), params, {}, {}, {})
 
 
+def restored():
+    found = Checkpoints("flaky://b/run").restore(state(0))
+    assert found is not None
+    return found
+
+
 def test_a_bucket_that_fails_half_its_requests(bucket):
     workdir = Workdir("flaky://b/run")
     workdir.create()
@@ -98,11 +104,11 @@ def test_a_bucket_that_fails_half_its_requests(bucket):
     store.wait()
     for name in ("3", "2"):  # none is taken for damaged, incomplete or absent
         assert Checkpoints("flaky://b/run").steps() == [2, 3], name
-    found, meta = Checkpoints("flaky://b/run").restore(state(0))
+    found, meta = restored()
     assert meta["step"] == 3
     np.testing.assert_array_equal(found.params["net"]["w"], state(3).params["net"]["w"])
     store.workdir.move("checkpoints/3", "checkpoints/3.damaged")
-    assert Checkpoints("flaky://b/run").restore(state(0))[1]["step"] == 2
+    assert restored()[1]["step"] == 2
     assert store.workdir.listing("checkpoints") == ["2", "3.damaged"]
     assert bucket.asked > 200 and 0.4 < bucket.failed / bucket.asked < 0.6
 
@@ -115,7 +121,7 @@ def test_lines_are_appended_once(bucket, tmp_path, monkeypatch):
     def cut_short(path, mode="rb", **kwargs):
         f = fs_open(path, mode, **kwargs)
         if "a" in mode and chance.random() < 0.5:
-            f.write(b"line")
+            f.write(b"line")  # pyright: ignore[reportArgumentType]
             f.close()
             raise OSError(errno.EIO, "gone while writing")
         return f
@@ -152,9 +158,9 @@ def test_storage_that_stays_away_ends_the_save_and_changes_nothing(bucket, waits
     with pytest.raises(SaveFailed, match=r"checkpoints/2 could not be written \(503 at"):
         store.save(state(2), step=2, images=2)
     with pytest.raises(OSError, match="503"):  # neither "nothing there" nor "damaged"
-        Checkpoints("flaky://b/run").restore(state(0))
+        restored()
     bucket.down = False
-    assert Checkpoints("flaky://b/run").restore(state(0))[1]["step"] == 1
+    assert restored()[1]["step"] == 1
     assert retry.PATIENCE <= sum(waits[:18]) < retry.PATIENCE + 10
 
 
