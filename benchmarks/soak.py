@@ -3,11 +3,10 @@
     python benchmarks/soak.py --minutes 60 --out soak.json
 
 Trains a small DiT on the digits by `launch/local_processes.sh`, under `launch/with_restarts.sh`,
-three times: for a few hundred steps, to learn how many fill the time; undisturbed for all of them;
-and with SIGTERM, SIGKILL or SIGSTOP sent to one of its processes at random moments. Prints and
-writes JSON: strikes by kind, restarts, steps lost, goodput as the run logged it (useful step time
-over all time since it was first begun), and whether parameters, averages and all logged losses are
-equal. Exit code 1 if they are not.
+twice: with SIGTERM, SIGKILL or SIGSTOP sent to one of its two processes at random moments, until
+the time is up; and undisturbed, for as many steps. Prints and writes JSON: strikes by kind,
+restarts, steps lost, goodput as the run logged it (useful step time over all time since it was
+first begun), and whether parameters, averages and logged losses are equal. Exit code 1 if not.
 """
 
 import argparse
@@ -49,12 +48,12 @@ SETTINGS = {
 }
 
 
-def start(workdir: Path, steps: int, save: int, heartbeat: float) -> subprocess.Popen:
+def start(workdir: Path, steps: int, args) -> subprocess.Popen:
     """Returns the launcher of a run, which writes to `workdir`.log."""
     given = SETTINGS | {
         "train.images": steps * BATCH,
-        "train.heartbeat": heartbeat,
-        "checkpoint.every_images": save * BATCH,
+        "train.heartbeat": args.heartbeat,
+        "checkpoint.every_images": args.save * BATCH,
     }
     flags = [f"--config.{key}={value}" for key, value in given.items()]
     command = ["bash", "launch/with_restarts.sh", "bash", "launch/local_processes.sh", "2", "1"]
@@ -80,39 +79,36 @@ def processes_of(workdir: Path) -> list[int]:
     return [pid for pid, parent in parents.items() if parent not in parents]
 
 
-def attempts(workdir: Path) -> list[tuple[int, int]]:
-    """Returns (step that it began from, step last logged) of every attempt that reached a step."""
+def attempts(workdir: Path) -> tuple[list[tuple[int, int]], bool]:
+    """Returns (step that it began from, step last logged) of every attempt that began to train, and
+    whether the newest attempt has logged a step."""
     found: list[list[int]] = []
+    training = False
     for line in Path(f"{workdir}.log").read_text().splitlines():
-        if match := re.match(r"started: |resumed from step ([\d,]+)", line):
+        if line.startswith("processes 1 to 1 write to"):  # the launcher's first words
+            training = False
+        elif match := re.match(r"started: |resumed from step ([\d,]+)", line):
             found.append([int((match[1] or "0").replace(",", ""))] * 2)
         elif match := re.match(r"step (\d+) ", line):
-            found[-1][1] = int(match[1])
-    return [(first, last) for first, last in found]
+            found[-1][1], training = int(match[1]), True
+    return [(first, last) for first, last in found], training
 
 
-def undisturbed(workdir: Path, steps: int, save: int) -> float:
-    """Returns the seconds from the first logged step to the end."""
-    run, first = start(workdir, steps, save, 300.0), None
-    while run.poll() is None:
-        if first is None and attempts(workdir)[-1:] > [(0, 0)]:
-            first = time.monotonic()
-        time.sleep(0.2)
-    if run.returncode or first is None or len(attempts(workdir)) != 1:
-        sys.exit(f"an undisturbed run failed: see {workdir}.log")
-    return time.monotonic() - first
-
-
-def struck(workdir: Path, steps: int, save: int, args, chance: random.Random) -> dict:
-    """Strikes the run at random moments until it is done; returns what happened."""
+def struck(workdir: Path, args, chance: random.Random) -> dict:
+    """Strikes the run at random moments until the time is up; returns what happened."""
     strikes: Counter[str] = Counter()
-    run, due, hit = start(workdir, steps, save, args.heartbeat), None, set()
+    hit: set[int] = set()
+    due, end = None, time.monotonic() + 60 * args.minutes
+    run = start(workdir, 2**31 // BATCH - 1, args)
     while run.poll() is None:
         time.sleep(0.2)
-        alive, reached = processes_of(workdir), attempts(workdir)
+        alive, training = processes_of(workdir), attempts(workdir)[1]
         # A strike while JAX starts would only make it start once more.
-        if len(alive) != 2 or hit & set(alive) or not reached or reached[-1][0] == reached[-1][1]:
+        if not training or len(alive) != 2 or hit & set(alive):
             due = None
+        elif time.monotonic() > end:
+            run.terminate()
+            run.wait()
         elif due is None:
             due = time.monotonic() + chance.expovariate(1 / args.between)
         elif time.monotonic() > due:
@@ -120,9 +116,9 @@ def struck(workdir: Path, steps: int, save: int, args, chance: random.Random) ->
             os.kill(chance.choice(alive), getattr(signal, name))
             strikes[name] += 1
             hit |= set(alive)
-    if run.returncode:
+    if run.returncode != 143:
         sys.exit(f"the run ended with exit code {run.returncode}: see {workdir}.log")
-    reached = attempts(workdir)
+    reached, _ = attempts(workdir)
     lost = sum(a[1] - b[0] for a, b in itertools.pairwise(reached))
     return {"strikes": dict(strikes), "restarts": len(reached) - 1, "logged_steps_lost": lost}
 
@@ -144,7 +140,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=60, help="of training, undisturbed")
+    parser.add_argument("--minutes", type=float, default=60, help="of the struck run")
     parser.add_argument("--between", type=float, default=40, help="mean seconds between strikes")
     parser.add_argument("--save", type=int, default=100, help="steps between checkpoints")
     parser.add_argument("--heartbeat", type=float, default=15, help="seconds, as config.train")
@@ -155,20 +151,19 @@ def main() -> int:
     root = Path(args.workdir).resolve()
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
-    pilot = 300
-    rate = pilot / undisturbed(root / "pilot", pilot, args.save)
-    steps = max(int(rate * 60 * args.minutes) // 10 * 10, pilot)
-    whole, broken = root / "undisturbed", root / "struck"
-    alone = undisturbed(whole, steps, args.save)
+    broken, whole = root / "struck", root / "undisturbed"
     begin = time.monotonic()
-    found = struck(broken, steps, args.save, args, random.Random(args.seed))
+    found = struck(broken, args, random.Random(args.seed))
+    minutes = (time.monotonic() - begin) / 60
+    steps = Checkpoints(str(broken)).latest() or 0
+    if start(whole, steps, args).wait():
+        sys.exit(f"the undisturbed run failed: see {whole}.log")
     a, b = arrays(whole), arrays(broken)
     goodput = lambda path: round(read_metrics(str(path))[-1]["goodput"], 4)  # noqa: E731
     report = {
         "processes": 2,
         "steps": steps,
-        "minutes": round((time.monotonic() - begin) / 60, 2),
-        "undisturbed_minutes": round(alone / 60, 2),
+        "minutes": round(minutes, 2),
         "mean_seconds_between_strikes": args.between,
         "heartbeat_seconds": args.heartbeat,
         "steps_between_checkpoints": args.save,
