@@ -6,7 +6,7 @@ Trains a small DiT on the digits by `launch/local_processes.sh`, under `launch/w
 twice: with SIGTERM, SIGKILL or SIGSTOP sent to one of its two processes at random moments, until
 the time is up; and undisturbed, for as many steps. Prints and writes JSON: strikes by kind,
 restarts, steps lost, goodput as the run logged it (useful step time over all time since it was
-first begun), and whether parameters, averages and logged losses are equal. Exit code 1 if not.
+first begun), and whether parameters and averages are equal in every bit. Exit code 1 if not.
 """
 
 import argparse
@@ -132,10 +132,6 @@ def arrays(workdir: Path) -> dict[str, np.ndarray]:
     return {k: np.asarray(v) for k, v in flatten(found).items()}
 
 
-def losses(workdir: Path) -> list[tuple]:
-    return [(x["step"], x["loss"], x["grad_norm"]) for x in read_metrics(str(workdir))]
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -172,12 +168,11 @@ def main() -> int:
         "goodput_undisturbed": goodput(whole),
         "arrays": len(a),
         "equal": a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a),
-        "equal_losses": losses(whole) == losses(broken),
     }
     print(json.dumps(report, indent=1))
     if args.out:
         Path(args.out).write_text(json.dumps(report, indent=1) + "\n")
-    return 0 if report["equal"] and report["equal_losses"] else 1
+    return 0 if report["equal"] else 1
 
 
 if __name__ == "__main__":
