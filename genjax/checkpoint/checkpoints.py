@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from genjax.checkpoint.retry import passing
 from genjax.checkpoint.store import Damaged, Store
 from genjax.checkpoint.workdir import Workdir
 from genjax.core.arrays import Tree
@@ -105,6 +106,14 @@ class Checkpoints:
     def _prune(self) -> None:
         if jax.process_index():
             return
+        try:
+            self._remove_old()
+        except Exception as error:
+            if not passing(error):
+                raise
+            _log.warning("old checkpoints stay until the next save: %s", error)
+
+    def _remove_old(self) -> None:
         metas, unreadable = {}, []
         for step in self.steps():
             try:

@@ -10,6 +10,7 @@ file that says "complete" last; that takes one process and does not run in the b
 """
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -29,6 +30,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from genjax.checkpoint.fingerprint import fingerprints
+from genjax.checkpoint.retry import passing
 from genjax.checkpoint.workdir import Workdir
 from genjax.core.errors import FULL, SaveFailed, UserError
 
@@ -74,6 +76,8 @@ class Store:
             if (meta["step"], type(meta["leaves"]), type(meta["images"])) != (step, dict, int):
                 raise ValueError(f"its record says step {meta['step']}")
         except (OSError, ValueError, KeyError, TypeError) as error:
+            if _away(error):
+                raise
             raise Damaged(f"its record cannot be read: {error}") from error
         return meta
 
@@ -90,6 +94,9 @@ class Store:
         )
         self._writing = step
         try:
+            # Each process looks for its own way to the storage: while that is away it waits, and
+            # the others wait for it. What breaks off later is for the driver to try again.
+            self.workdir.probe(f".genjax-probe-{jax.process_index()}")
             if self.direct:
                 target = self.workdir.url(self._name(step))
                 self._saver.save(epath.Path(target), args=args, force=True)
@@ -103,16 +110,13 @@ class Store:
             self._fail(error)
 
     def _upload(self, local: str, step: int) -> None:
-        if self.workdir.exists(self._name(step)):
-            self.workdir.remove(self._name(step))
+        self.workdir.remove(self._name(step))
         root = Path(local)
         for path in sorted(p for p in root.rglob("*") if p.is_file()):
             name = path.relative_to(root).as_posix()
             if name != _COMPLETE:
-                with self.workdir.open(self._name(step, name), "wb") as f:
-                    f.write(path.read_bytes())
-        with self.workdir.open(self._name(step, _COMPLETE), "wb") as f:
-            f.write(b"complete")
+                self.workdir.write(self._name(step, name), path.read_bytes())
+        self.workdir.write(self._name(step, _COMPLETE), b"complete")
 
     def wait(self) -> None:
         """Waits for what is being written; raises `SaveFailed` if that could not be."""
@@ -126,12 +130,13 @@ class Store:
 
     def _fail(self, error: Exception):
         step, self._writing = self._writing, None
-        for _ in range(10):  # other threads of the failed save may still be writing
-            with contextlib.suppress(Exception):  # the first error is the one to tell
+        rest = "nor can the earlier ones be looked at"
+        with contextlib.suppress(Exception):  # the first error is the one to tell
+            for _ in range(10):  # other threads of the failed save may still be writing
                 self.clean()
-            time.sleep(0.1)
-        steps = self.steps()
-        rest = f"the last complete one is of step {steps[-1]}" if steps else "there is none yet"
+                time.sleep(0.1)
+            steps = self.steps()
+            rest = f"the last complete one is of step {steps[-1]}" if steps else "there is none yet"
         raise SaveFailed(
             f"{self.workdir.path}: {self.folder}/{step} could not be written ({_reason(error)}); "
             f"{rest}"
@@ -150,14 +155,14 @@ class Store:
         """Renames a damaged set, so that it counts no more (process 0)."""
         if jax.process_index() == 0:
             target = self._name(step) + ".damaged"
-            if self.workdir.exists(target):
-                self.workdir.remove(target)
-            fs = self.workdir.fs
-            fs.mv(self.workdir.at(self._name(step)), self.workdir.at(target), recursive=True)
+            self.workdir.remove(target)
+            self.workdir.move(self._name(step), target)
 
     def remove(self, step: int) -> None:
         """Removes a set (process 0)."""
         if jax.process_index() == 0:
+            if not self.workdir.local:  # half removed it must not count
+                self.workdir.remove(self._name(step, _COMPLETE))
             self.workdir.remove(self._name(step))
 
     def read(self, step: int, leaves: Mapping, wanted: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -176,7 +181,8 @@ class Store:
         try:
             return out | self._read_arrays(step, stored)
         except Exception as error:
-            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            exhausted = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+            if exhausted or _away(error):
                 raise  # no fault of the file, and no reason to fall back
             raise Damaged(" ".join(str(error).split())[:300]) from error
 
@@ -204,9 +210,14 @@ class Store:
             folder = self.workdir.url(self._name(step, "state"))
             if not self.direct:
                 folder = stack.enter_context(tempfile.TemporaryDirectory())
-                source = self.workdir.at(self._name(step, "state"))
-                self.workdir.fs.get(source + "/", folder, recursive=True)
+                self._download(self._name(step, "state"), Path(folder))
             return ocp.PyTreeCheckpointHandler().restore(epath.Path(folder), args=args)
+
+    def _download(self, name: str, folder: Path) -> None:
+        for file in self.workdir.files(name):
+            target = folder / posixpath.relpath(file, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(self.workdir.read(file))
 
     def close(self) -> None:
         try:
@@ -214,6 +225,11 @@ class Store:
         finally:
             if "_saver" in self.__dict__:  # who only reads has none
                 self._saver.close()
+
+
+def _away(error: Exception) -> bool:
+    """Says whether it was the storage that failed, not what lies there (as unreadable blocks)."""
+    return passing(error) and getattr(error, "errno", None) != errno.EIO
 
 
 def _zeros(spec) -> jax.Array:

@@ -1,7 +1,7 @@
 """The `genjax` command: finds the sub-command and turns failures into exit codes.
 
 Exit codes: 0 done; 2 the input is wrong (one line on standard error); 3 training diverged;
-143 stopped by SIGTERM after saving; 1 anything else (a full disk in one line too).
+143 stopped by SIGTERM after saving; 1 anything else (a full disk or a hang in one line too).
 """
 
 import argparse

@@ -123,6 +123,5 @@ def _grids(workdir: Workdir) -> list[Grid]:
         chosen = {round(i * (len(files) - 1) / max(most - 1, 1)) for i in range(most)}
         for i in sorted(chosen):
             images, file = files[i]
-            with workdir.open(f"samples/{file}") as f:
-                found.append(Grid(images, weights, f.read()))
+            found.append(Grid(images, weights, workdir.read(f"samples/{file}")))
     return found

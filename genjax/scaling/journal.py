@@ -23,13 +23,11 @@ class Journal:
     def __post_init__(self):
         self.values: dict[str, float] = {}
         if self.workdir.exists(_FILE):
-            with self.workdir.open(_FILE) as file:
-                for line in file.read().decode().splitlines():
-                    entry = json.loads(line)
-                    value = entry["value"]
-                    self.values[json.dumps(entry["candidate"])] = (
-                        float("nan") if value is None else value
-                    )
+            for line in self.workdir.read(_FILE).decode().splitlines():
+                entry = json.loads(line)
+                value = entry["value"]
+                key = json.dumps(entry["candidate"])
+                self.values[key] = float("nan") if value is None else value
 
     def remember(self, fitness: Callable[[Any], float]) -> Callable[[Any], float]:
         """Returns `fitness` that asks no candidate twice, in this process or an earlier one."""

@@ -10,6 +10,7 @@ checkpoint could not be written) and, after SIGTERM, once it has saved, `SystemE
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import metadata
@@ -24,7 +25,7 @@ from genjax.core.arrays import Tree
 from genjax.core.errors import Diverged, UserError
 from genjax.core.tree import size
 from genjax.core.types import Task, TrainState
-from genjax.parallel import Rules, to_global
+from genjax.parallel import Rules, heartbeat, to_global
 from genjax.training import guard
 from genjax.training.hooks import Hook, Moment, due_hooks
 from genjax.training.meter import Meter
@@ -38,7 +39,7 @@ from genjax.training.state import (
     restart,
 )
 from genjax.training.stopping import EXIT_CODE, Stopping
-from genjax.training.throughput import Chrono, Throughput
+from genjax.training.throughput import Chrono, Throughput, note
 from genjax.training.trace import Trace
 from genjax.training.writers import check_writers, open_writers
 
@@ -80,6 +81,7 @@ class Loop:
 
 def train(run: Loop) -> TrainState:
     """Returns the state after `run.train.images` images; see the module for what it raises."""
+    began = time.time()
     task, mesh, rules, players = run.task, run.mesh, run.rules, run.task.players
     check_writers(run.log)
     plan = program(task, run.optimizers, run.emas, run.train, run.batch, mesh, rules)
@@ -128,6 +130,7 @@ def train(run: Loop) -> TrainState:
     if jax.process_index() == 0:
         run.workdir.create()
         run.begin()
+        began = note(run.workdir, "began", step, began)
 
     # --- what happens beside the steps ---------------------------------------------------------
 
@@ -145,7 +148,7 @@ def train(run: Loop) -> TrainState:
         f"{mesh.devices.flat[0].device_kind}, mesh {dict(mesh.shape)}"
     )
     chrono = Chrono(seconds)
-    speed = Throughput(chrono, images, total_images, PASSES * task.forward_flops(), mesh)
+    speed = Throughput(chrono, images, total_images, PASSES * task.forward_flops(), mesh, began)
     trace = Trace(run.workdir, run.log.trace)
     layout: dict[str, Tree] = {}
     by_name = {p.name: p for p in players}
@@ -173,7 +176,6 @@ def train(run: Loop) -> TrainState:
         writers.write({**line, **averages, **rates, **speed.measure(images)})
 
     def save() -> None:
-        meter.collect(newest=True)  # nothing that is not finite is ever saved
         bad = guard.bad_parameter(state.params)
         if bad is not None:
             raise Diverged(f'step {step} (image {images:,}): "params/{bad}" is not finite')
@@ -200,10 +202,19 @@ def train(run: Loop) -> TrainState:
         for stream in streams.values():
             closing.callback(getattr(stream, "close", lambda: None))
         stopping = closing.enter_context(Stopping())
+        beat = closing.enter_context(heartbeat.Heartbeat(run.train.heartbeat))
+
+        @contextlib.contextmanager
+        def aside() -> Iterator[None]:
+            with chrono.pause(), beat.aside():
+                yield
+
         stop = False
         while step < total_steps and not stop:
             now = acting(players, step)
+            beat.at(step + 1, heartbeat.DATA)
             rows = {s: dict(next(streams[s])) for s in streams_read(task, now)}
+            beat.at(step + 1, heartbeat.STEP)
             batch = to_global(rows, mesh, rules)
             layout.update({s: jax.eval_shape(lambda b: b, batch[s]) for s in batch.keys() - layout})
             trace.before_step(images)
@@ -211,7 +222,7 @@ def train(run: Loop) -> TrainState:
             if names not in steps:
                 steps[names] = plan.step(now)
             # Compiling is no part of the rate.
-            with contextlib.nullcontext() if names in compiled else chrono.pause():
+            with contextlib.nullcontext() if names in compiled else aside():
                 state, report = steps[names](state, frozen, batch, seed, total)
             compiled.add(names)
             before, step, images = images, step + 1, images + batch_size
@@ -222,22 +233,28 @@ def train(run: Loop) -> TrainState:
             if passed(run.log.every_images) or last or stop:
                 log(newest=last or stop)
             for hook in due_hooks(run.hooks, passed, last) if not stop else []:
-                with chrono.pause():
-                    meter.collect(newest=True)
+                meter.collect(newest=True)
+                with aside():
                     moment = Moment(step, images, state, frozen, run.workdir, mesh, rules)
                     found = hook.run(moment)
                 if found:
                     known.update({name: (step, value) for name, value in found.items()})
                     line = {"step": step, "images": images, "seconds": chrono.seconds()}
                     writers.write({**line, **found})
-            with chrono.pause():
-                if passed(run.checkpoint.ema_every_images) and run.emas:
-                    meter.collect(newest=True)
-                    about = {"config": run.config}
-                    checkpoints.snapshot(state.ema, step=step, images=images, meta=about)
-                if passed(run.checkpoint.every_images) or last or stop:
-                    save()
-        checkpoints.wait()
+            snapped = passed(run.checkpoint.ema_every_images) and bool(run.emas)
+            saved = passed(run.checkpoint.every_images) or last or stop
+            if snapped or saved:
+                meter.collect(newest=True)  # nothing that is not finite is ever saved
+                with aside():
+                    if snapped:
+                        about = {"config": run.config}
+                        checkpoints.snapshot(state.ema, step=step, images=images, meta=about)
+                    if saved:
+                        save()
+        with aside():
+            checkpoints.wait()
+            if not stop and jax.process_index() == 0:
+                note(run.workdir, "ended", step, time.time())
         if stop:
             writers.say(f"stopped by SIGTERM; saved step {step:,} ({images:,} images)")
             raise SystemExit(EXIT_CODE)

@@ -28,9 +28,12 @@ class TrainSettings:
     accumulate: int = option(1, "micro-batches that one optimiser step is split into")
     ema_networks: tuple[str, ...] = option((), "networks that have EMAs (empty: all)")
     run_ahead: int = option(4, "steps that may wait on the device before the host waits for them")
+    heartbeat: float = option(
+        600.0, "seconds without a step after which the run ends, naming who hangs (0: never)"
+    )
 
     def __post_init__(self):
-        _not_negative(self, "images")
+        _not_negative(self, "images", "heartbeat")
         if self.images >= 2**32:
             raise ValueError("images must be below 2^32: steps count them in 32 bits")
         if self.accumulate < 1:

@@ -46,12 +46,11 @@ def _metric_files(workdir: Workdir) -> list[str]:
 
 def _lines(workdir: Workdir, name: str) -> list[dict]:
     out = []
-    with workdir.open(name) as f:
-        for text in f.read().splitlines():
-            try:
-                out.append(json.loads(text))
-            except ValueError:
-                continue
+    for text in workdir.read(name).splitlines():
+        try:
+            out.append(json.loads(text))
+        except ValueError:
+            continue
     return out
 
 
@@ -68,9 +67,7 @@ class JsonLines:
             lines = _lines(workdir, name)
             kept = [line for line in lines if line.get("step", 0) <= resumed_step]
             content = b"".join(_encode(line) for line in kept)
-            with workdir.open(name) as f:
-                unchanged = f.read() == content
-            if not unchanged:
+            if workdir.read(name) != content:
                 workdir.write(name, content)
 
     def write(self, line: Mapping[str, Any]) -> None:
@@ -83,8 +80,7 @@ class JsonLines:
             return
         content = b"".join(self._held)
         if self.append:
-            with self.workdir.open(_FILE, "ab") as f:
-                f.write(content)
+            self.workdir.append(_FILE, content)
         else:
             number = 1 + max((int(n.split(".")[0]) for n in self._segments()), default=0)
             self.workdir.write(f"{_FOLDER}/{number:05d}.jsonl", content)

@@ -21,13 +21,16 @@ def test_files(workdir):
     assert workdir.read_json("a/b.json") == [1, 2]
     workdir.write("a/b.json", b"{}")
     assert workdir.read_json("a/b.json") == {}
-    with workdir.open("a/log", "ab") as f:
-        f.write(b"x")
-    with workdir.open("a/log", "ab") as f:
-        f.write(b"y")
-    with workdir.open("a/log") as f:
-        assert f.read() == b"xy"
+    workdir.append("a/log", b"x")
+    workdir.append("a/log", b"y")
+    assert workdir.read("a/log") == b"xy"
     assert workdir.listing("a") == ["b.json", "log"] and workdir.exists("a", "log")
+    assert not workdir.exists("a", "log", "below a file") and not workdir.exists("a", "absent")
+    assert workdir.files() == ["a/b.json", "a/log"] and workdir.files("a/log") == []
+    workdir.move("a", "c")
+    assert workdir.files() == ["c/b.json", "c/log"] and workdir.listing() == ["c"]
+    workdir.move("c", "a")
+    workdir.remove("absent")
     workdir.remove("a")
     assert workdir.listing() == []
 

@@ -152,8 +152,8 @@ def test_a_workdir_in_an_object_store_trains_and_resumes(capsys):
     assert "resumed from step 2 (16 images)" in capsys.readouterr().err
     workdir = Workdir(path)
     assert workdir.read_json("config.json")["config"]["train"]["images"] == 24
-    with workdir.open("metrics.jsonl") as file:
-        assert [json.loads(line)["step"] for line in file] == [1, 2, 3]
+    lines = workdir.read("metrics.jsonl").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
     assert workdir.listing("first_batch", "main") and "000000000016_raw.png" in workdir.listing(
         "samples"
     )

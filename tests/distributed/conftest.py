@@ -1,9 +1,11 @@
 """Real processes with virtual devices, joined on localhost: the code path of a pod."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -15,11 +17,27 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def run_processes(script: str, *args: str, processes: int, devices: int, timeout: float = 120):
-    """Returns what every process printed as its last line, parsed as JSON.
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a process ended: its exit code (minus the signal that ended it) and what it printed."""
 
-    `script` lies in this folder; each process has `devices` virtual CPU devices. All are stopped,
-    and their errors shown, as soon as one fails.
+    code: int
+    out: str
+    err: str
+
+
+def end_processes(
+    script: str,
+    *args: str,
+    processes: int,
+    devices: int,
+    timeout: float = 120,
+    grace: float = 0,
+) -> list[Ended]:
+    """Returns how every process ended.
+
+    `script` lies in this folder; each process has `devices` virtual CPU devices. As soon as one
+    fails the others have `grace` seconds; then all are killed, as a launcher does.
     """
     with socket.socket() as s:
         s.bind(("localhost", 0))
@@ -45,17 +63,28 @@ def run_processes(script: str, *args: str, processes: int, devices: int, timeout
             running.append(subprocess.Popen(command, env=one, stdout=outputs[i], stderr=errors[i]))
             stack.callback(running[i].kill)
         end = time.monotonic() + timeout
-        while any(process.poll() is None for process in running):
-            failed = [i for i, process in enumerate(running) if process.poll()]
-            if failed or time.monotonic() > end:
-                break
+        while any(p.poll() is None for p in running) and time.monotonic() < end:
+            if any(p.poll() for p in running):
+                end = min(end, time.monotonic() + grace)
             time.sleep(0.05)
-        for i, process in enumerate(running):
-            if process.poll():
-                raise AssertionError(f"process {i} failed: {_read(errors[i])[-4000:]}")
-        late = [i for i, process in enumerate(running) if process.poll() is None]
-        assert not late, f"processes {late} did not end within {timeout} s"
-        return [json.loads(_read(out).strip().splitlines()[-1]) for out in outputs]
+        for process in running:
+            process.kill()
+        codes = [process.wait() for process in running]
+        return [Ended(c, _read(o), _read(e)) for c, o, e in zip(codes, outputs, errors)]
+
+
+def run_processes(script: str, *args: str, processes: int, devices: int, timeout: float = 120):
+    """Returns what every process printed as its last line, parsed as JSON.
+
+    All are stopped, and the errors of one shown, as soon as one fails; see `end_processes`.
+    """
+    ended = end_processes(script, *args, processes=processes, devices=devices, timeout=timeout)
+    failed = [(i, e) for i, e in enumerate(ended) if e.code not in (0, -signal.SIGKILL)]
+    for i, each in failed:
+        raise AssertionError(f"process {i} failed: {each.err[-4000:]}")
+    late = [i for i, each in enumerate(ended) if each.code]
+    assert not late, f"processes {late} did not end within {timeout} s"
+    return [json.loads(each.out.strip().splitlines()[-1]) for each in ended]
 
 
 def _read(file) -> str:
@@ -67,3 +96,9 @@ def _read(file) -> str:
 def processes():
     """The function `run_processes`."""
     return run_processes
+
+
+@pytest.fixture
+def ending():
+    """The function `end_processes`."""
+    return end_processes

@@ -109,9 +109,10 @@ def test_settings_out_of_range(make, message):
 
 def test_throughput(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("genjax.training.throughput.time.monotonic", lambda: now[0])
+    for clock in ("monotonic", "time"):
+        monkeypatch.setattr(f"genjax.training.throughput.time.{clock}", lambda: now[0])
     chrono = Chrono(past=10.0)
-    speed = Throughput(chrono, 100, 1100, 2e12, toys.mesh(1))
+    speed = Throughput(chrono, 100, 1100, 2e12, toys.mesh(1), began=-22.0)
     now[0] = 4.0
     with chrono.pause():
         now[0] = 6.0
@@ -120,6 +121,7 @@ def test_throughput(monkeypatch):
         "images_per_second": 100.0,
         "model_tflops": 200.0,
         "eta_seconds": 6.0,
+        "goodput": 14.0 / 28.0,
     }
     assert speed.measure(500) == {}
     assert peak_flops("TPU v5 lite") == 197e12 and peak_flops("TPU v5p") == 459e12

@@ -31,7 +31,7 @@ def kill_at(step):
 
 
 def lines(path):
-    timed = ("seconds", "images_per_second", "model_tflops", "eta_seconds")
+    timed = ("seconds", "images_per_second", "model_tflops", "eta_seconds", "goodput")
     return [{k: v for k, v in line.items() if k not in timed} for line in read_metrics(str(path))]
 
 
