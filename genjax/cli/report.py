@@ -70,7 +70,7 @@ def metrics_of(runs: Sequence[RunData]) -> dict[tuple[str, str], list[str]]:
     found: dict[tuple[str, str], list[str]] = {}
     for name in names:
         folder, _, rest = name.partition("/")
-        if name in _IDLE or _repeats_loss(runs, name):
+        if name in _IDLE or name.endswith("/loss_error") or _repeats_loss(runs, name):
             continue
         if folder in _FOLDERS:
             kind, _, metric = rest.partition("/")
