@@ -33,11 +33,11 @@ class SweepRun:
     """One sweep: a run's config, what all runs change of it, and what sizes change."""
 
     base: str = required("config that every run starts from, FILE.py or FILE.py:ARGUMENT")
+    sizes: dict[str, dict] = required("name -> keys of the config that a size changes")
     changes: dict = option({}, "keys of the config that all runs change (nested, or dotted)")
     shares: dict[str, float] = option(
         {}, "keys that are this share of a run's images, such as a warm-up or a cadence"
     )
-    sizes: dict[str, dict] = required("name -> keys of the config that a size changes")
     design: Any = choice(DESIGNS, {"name": "isoflop"}, "which sizes are trained for how long")
     metric: str = option("", "what is fitted (empty: heldout/WEIGHTS/loss of the first average)")
     embeddings: tuple[str, ...] = option(
@@ -102,6 +102,10 @@ class Sweep:
     @classmethod
     def open(cls, settings: SweepRun, workdir: Workdir) -> "Sweep":
         """Returns the sweep; raises `UserError` naming a size whose run cannot be made."""
+        try:
+            read_file(settings.base)
+        except UserError as error:
+            raise UserError(f"config.base: {error}") from error
         sizes, metrics = {}, set()
         for name in settings.sizes:
             sizes[name], metric = _measure(settings, name)
@@ -180,9 +184,7 @@ def _measure(settings: SweepRun, name: str) -> tuple[Size, str]:
         full = resolve(read_file(settings.base), _overrides(settings, name, 1), expand_run)
         run = build_run(full)
         shapes = jax.eval_shape(lambda: run.task.init(keys.key(0, "init")))["params"]
-    except UserError as error:
-        raise UserError(f"config.sizes.{name}: {error}") from error
-    except ValueError as error:
+    except (UserError, ValueError) as error:
         raise UserError(f"config.sizes.{name}: {error}") from error
     if not run.heldout.every_images and not settings.metric:
         raise UserError(

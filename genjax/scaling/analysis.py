@@ -1,4 +1,4 @@
-"""What a sweep's runs say together: the content of its sweep.json, and the same in lines of text."""
+"""What a sweep's runs say together: the content of its sweep.json, and the same as text."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -183,9 +183,8 @@ def describe(found: Mapping[str, Any]) -> list[str]:
             lines.append(f"  {key:8s} {law[key]:<10.4g} [{low:.4g}, {high:.4g}]")
         error = law["measurement"]
         told = f", of measuring L {error:.2%}" if error is not None else ""
-        lines.append(
-            f"  error of the fit {law['residual']:.2%} (largest {law['largest_residual']:.2%}){told}"
-        )
+        rms, most = law["residual"], law["largest_residual"]
+        lines.append(f"  error of the fit {rms:.2%} (largest {most:.2%}){told}")
     for key, power in (found["isoflop"] or {}).get("powers", {}).items():
         low, high = power["interval"]
         lines.append(

@@ -5,6 +5,7 @@ the training FLOPs, forward and backward, of the model's own count: C = FLOPs an
 """
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from genjax.core.registry import Registry, option, required
@@ -99,7 +100,7 @@ def _ordered(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _short(budget: float) -> str:
-    return f"{budget:.6g}".replace("e+", "e")
+    return re.sub(r"e\+?0*", "e", f"{budget:.6g}")
 
 
 def _positive(key: str, values: Sequence[float]) -> None:

@@ -195,7 +195,7 @@ def _huber(residuals: np.ndarray, huber: float) -> np.ndarray:
 def _descend(
     theta: np.ndarray, x: np.ndarray, y: np.ndarray, target: np.ndarray, huber: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (thetas [k, 5], objectives [k]) at minima, from starts [k, 5] for targets [k or 1, n].
+    """Returns (thetas [k, 5], objectives [k]) at minima, from k starts; targets [k or 1, n].
 
     Levenberg-Marquardt on reweighted squares, all problems at once: two hundred refits in the time
     that a general minimiser needs for one.
