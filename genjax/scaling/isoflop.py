@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from genjax.scaling.laws import Cost, FitSettings, interval, resampled
 
@@ -38,7 +39,7 @@ class Parabola:
         return self.loss + self.curvature * shift**2
 
 
-def parabola(budget: float, params: Sequence[float], loss: Sequence[float]) -> Parabola:
+def parabola(budget: float, params: ArrayLike, loss: ArrayLike) -> Parabola:
     """Returns the parabola of runs of a budget, by least squares in log N."""
     log_n = np.log(np.asarray(params, float))
     centre = log_n.mean()

@@ -9,7 +9,8 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import optimize, special
+from numpy.typing import ArrayLike
+from scipy import optimize
 
 from genjax.core.registry import option
 
@@ -54,7 +55,7 @@ class Cost:
         return flops / (self.k * params**self.g)
 
 
-def cost(params: Sequence[float], flops: Sequence[float]) -> Cost:
+def cost(params: ArrayLike, flops: ArrayLike) -> Cost:
     """Returns the cost of an image of sizes N with `flops` each; two different N are needed."""
     x, y = np.log(np.asarray(params, float)), np.log(np.asarray(flops, float))
     if np.ptp(x) == 0:
@@ -112,6 +113,7 @@ def bootstrap(law: Law, params, images, loss, settings: FitSettings) -> list[Law
     """Returns laws refitted to `law` plus resampled residuals of log L.
 
     Residuals are centred, and scaled by sqrt(n / (n - 5)) for the five numbers that they paid for.
+    Intervals of 90 % hold the truth in about 82 % of tries (docs/scaling.md).
     Each refit starts from the starts of the fit itself and keeps the best end.
     """
     rng = np.random.default_rng(settings.seed)
@@ -181,7 +183,7 @@ def _terms(theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray,
     """Returns log L [k, n] of thetas [k, 5], and its derivatives [k, n, 5]."""
     a, alpha, b, beta, e = (theta[:, i, None] for i in range(5))
     parts = np.stack([a - alpha * x, b - beta * y, e + np.zeros_like(x)], -1)
-    log_loss = special.logsumexp(parts, axis=-1)
+    log_loss = np.logaddexp.reduce(parts, axis=-1)
     of_n, of_d, of_e = np.moveaxis(np.exp(parts - log_loss[..., None]), -1, 0)
     return log_loss, np.stack([of_n, -x * of_n, of_d, -y * of_d, of_e], -1)
 
