@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from genjax.checkpoint import Workdir
-from genjax.cli.config import flat, read_file, resolve
+from genjax.cli.config import flat, literal, read_file, resolve
 from genjax.cli.schema import build_run, expand_run
 from genjax.cli.workdir import changes, read_config
 from genjax.core.errors import UserError
@@ -169,7 +169,12 @@ def _overrides(settings: SweepRun, size: str, images: int) -> tuple[tuple[str, s
     found |= {key: max(int(share * images), 1) for key, share in flat(settings.shares).items()}
     found["train.images"] = images
     ordered = sorted(found.items(), key=lambda item: (not item[0].endswith(".name"), item[0]))
-    return tuple((key, value if isinstance(value, str) else repr(value)) for key, value in ordered)
+    return tuple((key, _spelled(value)) for key, value in ordered)
+
+
+def _spelled(value: Any) -> str:
+    """Returns the flag's text of a value; quoted where plain text would be read as another one."""
+    return value if isinstance(value, str) and literal(value) == value else repr(value)
 
 
 def _measure(settings: SweepRun, name: str) -> tuple[Size, str]:

@@ -90,7 +90,8 @@ def fit(
     Intervals: residuals of all parabolas are pooled, with sqrt(n / (n - 3 budgets)), and drawn
     anew; a minimum that a draw puts beyond the sizes counts as at their end.
     """
-    groups = {c: group for c, group in sorted(groups.items()) if len(group[0]) >= FEWEST}
+    seen = {c: _near(*group, settings.window) for c, group in sorted(groups.items())}
+    groups = {c: group for c, group in seen.items() if len(group[0]) >= FEWEST}
     parabolas = tuple(parabola(c, *group) for c, group in groups.items())
     used = [p for p in parabolas if p.found]
     if not used:
@@ -122,6 +123,13 @@ def fit(
         PowerLaw(*_images(scale, power, cost), images),
         edges,
     )
+
+
+def _near(params: ArrayLike, loss: ArrayLike, window: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the runs whose N lies within the factor `window` (0: any) of that of the best."""
+    n, values = np.asarray(params, float), np.asarray(loss, float)
+    near = np.abs(np.log(n / n[np.argmin(values)])) <= np.log(window or np.inf)
+    return n[near], values[near]
 
 
 def _line(budgets: np.ndarray, params: Sequence[float]) -> tuple[float, float]:

@@ -27,6 +27,9 @@ class FitSettings:
     """How laws are fitted and what is asked of them."""
 
     huber: float = option(1e-3, "error of log L beyond which the loss grows linearly")
+    window: float = option(
+        0.0, "parabolas see the runs within this factor of the N of a budget's best run (0: all)"
+    )
     resamples: int = option(200, "bootstrap samples")
     level: float = option(0.9, "probability of the intervals")
     seed: int = option(0, "seed of the bootstrap")
@@ -35,6 +38,8 @@ class FitSettings:
     def __post_init__(self):
         if self.huber <= 0 or self.resamples < 10 or not 0 < self.level < 1:
             raise ValueError("huber > 0, resamples >= 10 and 0 < level < 1")
+        if self.window and self.window <= 1:
+            raise ValueError("window: give a factor above 1, or 0 for all runs")
         if any(c <= 0 for c in self.budgets):
             raise ValueError("budgets: give positive numbers of FLOPs")
 

@@ -22,6 +22,7 @@ from tests.end_to_end.commands import ROOT, genjax
 
 LAW = Law(E=0.1, A=4.0, alpha=0.5, B=30.0, beta=0.6)
 CHANGES = {
+    "task.sampler.guidance.name": "none",  # text that a flag must not turn into null
     "task.model.heads": 1,
     "data.main.batch": 8,
     "log.tensorboard": False,
@@ -95,6 +96,7 @@ def test_runs_are_those_of_the_design(config, tmp_path):
         width = int(job.cell.size.name[1:])
         full = job.full
         assert full["task"]["model"]["width"] == width and full["task"]["model"]["depth"] == 1
+        assert full["task"]["sampler"]["guidance"] == {"name": "none"}
         assert full["train"]["images"] == job.cell.images and not job.cell.images % 8
         assert full["heldout"]["every_images"] == job.cell.images
         warmup = full["optimizer"]["model"]["schedule"]["warmup"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from genjax.scaling import isoflop
-from genjax.scaling.laws import Cost, FitSettings
+from genjax.scaling.laws import Cost, FitSettings, Law
 
 PRICE, SETTINGS = Cost(k=6.0, g=0.9, misfit=0.0), FitSettings(resamples=100)
 BUDGETS, POWER = (1e12, 1e13, 1e14, 1e15), 0.45
@@ -58,3 +58,17 @@ def test_a_minimum_beyond_the_sizes_is_not_used():
     assert fit.params.power == pytest.approx(POWER, rel=1e-6)
     alone = isoflop.fit({1e16: found[1e16]}, PRICE, SETTINGS)
     assert alone.params is None and alone.images is None
+
+
+def test_a_window_takes_the_bias_of_distant_sizes_away():
+    """With the same sizes at every budget, what is no parabola far away turns the power law."""
+    law, price = Law(E=1.69, A=406.4, alpha=0.34, B=410.7, beta=0.28), Cost(6.0, 1.0, 0.0)
+    n, found = np.geomspace(2e7, 1e10, 15), {}
+    for c in np.geomspace(1e19, 1e21, 5):
+        found[c] = n, law(n, price.images(c, n))
+    powers = {
+        window: isoflop.fit(found, price, FitSettings(resamples=10, window=window)).params.power
+        for window in (0.0, 4.0)
+    }
+    truth = law.exponents(price)[0]
+    assert abs(powers[4.0] - truth) < 0.002 and abs(powers[0.0] - truth) > 0.01
