@@ -169,12 +169,13 @@ def _overrides(settings: SweepRun, size: str, images: int) -> tuple[tuple[str, s
     found |= {key: max(int(share * images), 1) for key, share in flat(settings.shares).items()}
     found["train.images"] = images
     ordered = sorted(found.items(), key=lambda item: (not item[0].endswith(".name"), item[0]))
-    return tuple((key, _spelled(value)) for key, value in ordered)
+    return tuple((key, _spelled(key, value)) for key, value in ordered)
 
 
-def _spelled(value: Any) -> str:
+def _spelled(key: str, value: Any) -> str:
     """Returns the flag's text of a value; quoted where plain text would be read as another one."""
-    return value if isinstance(value, str) and literal(value) == value else repr(value)
+    plain = isinstance(value, str) and (key.endswith(".name") or literal(value) == value)
+    return value if plain else repr(value)
 
 
 def _measure(settings: SweepRun, name: str) -> tuple[Size, str]:
