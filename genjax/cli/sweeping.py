@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from genjax.checkpoint import Workdir
@@ -43,12 +44,17 @@ class SweepRun:
     embeddings: tuple[str, ...] = option(
         EMBEDDINGS, "regexes of parameters that N does not count: embeddings"
     )
+    transfer: str = option(
+        "", "size whose learning rate the others take over, scaled by muP (empty: each its own)"
+    )
     fit: FitSettings = option(FitSettings(), "how the laws are fitted")
 
     def __post_init__(self):
         wrong = [name for name in self.sizes if not re.fullmatch(r"[\w.-]+", name)]
         if not self.sizes or wrong:
             raise ValueError(f"sizes: give names of letters, digits, '.', '_' and '-': {wrong}")
+        if self.transfer and self.transfer not in self.sizes:
+            raise ValueError(f"transfer: {self.transfer!r} is none of the sizes")
         for key, share in self.shares.items():
             if not 0 < share <= 1:
                 raise ValueError(f"shares: {key} = {share} does not lie in (0, 1]")
@@ -106,20 +112,20 @@ class Sweep:
             read_file(settings.base)
         except UserError as error:
             raise UserError(f"config.base: {error}") from error
-        sizes, metrics = {}, set()
-        for name in settings.sizes:
-            sizes[name], metric = _measure(settings, name)
-            metrics.add(metric)
+        networks = {name: _open(settings, name) for name in settings.sizes}
+        metrics = {settings.metric or _loss_of(run) for run, _ in networks.values()}
         if len(metrics) > 1:
             raise UserError(f"config.metric: sizes measure {sorted(metrics)}; name one")
-        cells, left_out = settings.design.cells(list(sizes.values()))
+        sizes = [_measure(settings, name, *network) for name, network in networks.items()]
+        rates = _transferred(settings, networks)
+        cells, left_out = settings.design.cells(sizes)
         if not cells:
             raise UserError("config.design: no run is left; change budgets or image limits")
         jobs = [
             Job(
                 cell,
                 settings.base,
-                _overrides(settings, cell.size.name, cell.images),
+                _overrides(settings, cell.size.name, cell.images, rates[cell.size.name]),
                 Workdir(workdir.url(RUNS, cell.name)),
             )
             for cell in cells
@@ -160,12 +166,14 @@ class Sweep:
         self.workdir.write(f"{DIVERGED}/{job.name}", b"exit code 3\n")
 
 
-def _overrides(settings: SweepRun, size: str, images: int) -> tuple[tuple[str, str], ...]:
-    """Returns the flags of a run: common changes, the size's, shares of images, and the images.
+def _overrides(
+    settings: SweepRun, size: str, images: int, rates: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[tuple[str, str], ...]:
+    """Returns the flags of a run: common changes, the size's, `rates`, and what its images set.
 
     Names of choices come first: they drop the fields of the former choice.
     """
-    found = flat(settings.changes) | flat(settings.sizes[size])
+    found = flat(settings.changes) | flat(settings.sizes[size]) | rates
     found |= {key: max(int(share * images), 1) for key, share in flat(settings.shares).items()}
     found["train.images"] = images
     ordered = sorted(found.items(), key=lambda item: (not item[0].endswith(".name"), item[0]))
@@ -178,25 +186,34 @@ def _spelled(key: str, value: Any) -> str:
     return value if plain else repr(value)
 
 
-def _measure(settings: SweepRun, name: str) -> tuple[Size, str]:
-    """Returns the size with its N and FLOPs, and the name of the metric that its runs measure."""
+def _open(settings: SweepRun, name: str) -> tuple[Any, Any]:
+    """Returns a size's run, and the boxed shapes of all its parameters."""
     import jax
 
     from genjax.core import keys
-    from genjax.core.tree import flatten
-    from genjax.training.state import unboxed
 
     try:
         full = resolve(read_file(settings.base), _overrides(settings, name, 1), expand_run)
         run = build_run(full)
-        shapes = jax.eval_shape(lambda: run.task.init(keys.key(0, "init")))["params"]
+        return run, jax.eval_shape(lambda: run.task.init(keys.key(0, "init")))["params"]
     except (UserError, ValueError) as error:
         raise UserError(f"config.sizes.{name}: {error}") from error
-    if not run.heldout.every_images and not settings.metric:
+
+
+def _loss_of(run: Any) -> str:
+    if not run.heldout.every_images:
         raise UserError(
             "config.changes: heldout.every_images is 0, so that no run measures L; set it, or name "
             "another metric"
         )
+    return f"heldout/{next(iter(run.ema), 'raw')}/loss"
+
+
+def _measure(settings: SweepRun, name: str, run: Any, shapes: Any) -> Size:
+    """Returns the size with its N and FLOPs."""
+    from genjax.core.tree import flatten
+    from genjax.training.state import unboxed
+
     trained = {net for player in run.task.players for net in player.trains}
     leaves = flatten({net: unboxed(shapes)[net] for net in sorted(trained)})
     counted = [
@@ -206,10 +223,29 @@ def _measure(settings: SweepRun, name: str) -> tuple[Size, str]:
     ]
     if not counted:
         raise UserError("config.embeddings: they match every parameter; narrow them")
-    weights = next(iter(run.ema), "raw")
     batch = run.data[next(iter(run.task.streams))].batch
-    size = Size(name, sum(counted), PASSES * run.task.forward_flops(), batch)
-    return size, settings.metric or f"heldout/{weights}/loss"
+    return Size(name, sum(counted), PASSES * run.task.forward_flops(), batch)
+
+
+def _transferred(settings: SweepRun, networks: Mapping[str, tuple]) -> dict[str, dict[str, Any]]:
+    """Returns size -> the keys that give every parameter muP's learning rate; none without it."""
+    if not settings.transfer:
+        return {name: {} for name in networks}
+    from genjax.scaling.transfer import multipliers
+
+    base, found = networks[settings.transfer][1], {}
+    for name, (run, shapes) in networks.items():
+        found[name] = {}
+        for player in run.task.players:
+            key = f"optimizer.{player.optimizer or player.name}.multipliers"
+            if len(run.optimizer[player.optimizer or player.name].multipliers) > 1:
+                raise UserError(f"config.transfer: {key} is set already; leave it out, or transfer")
+            pair = ({net: tree[net] for net in player.trains} for tree in (shapes, base))
+            try:
+                found[name][key] = multipliers(*pair)
+            except UserError as error:
+                raise UserError(f"config.sizes.{name}: {error}") from error
+    return found
 
 
 def table(sweep: Sweep, points: Mapping[str, Point]) -> list[str]:

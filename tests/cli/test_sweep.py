@@ -8,13 +8,16 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import jax
 import pytest
 
 from genjax.checkpoint import Workdir
 from genjax.cli import sweep_jobs
 from genjax.cli.config import read_file, resolve
 from genjax.cli.main import main
+from genjax.cli.schema import build_run
 from genjax.cli.sweeping import Sweep, SweepRun
+from genjax.core import keys
 from genjax.core.registry import construct, expand
 from genjax.core.tree import size as tree_size
 from genjax.scaling.laws import Law
@@ -110,12 +113,25 @@ def test_runs_are_those_of_the_design(config, tmp_path):
     assert len({job.workdir.path for job in sweep.jobs}) == 12
 
 
+def test_transfer_scales_the_learning_rates_of_all_other_sizes(config, tmp_path):
+    jobs = {j.cell.size.name: j for j in opened(
+        config, tmp_path, transfer="w16",
+        **{f"sizes.w{w}.task.model.heads": str(w // 8) for w in (8, 16, 32, 64)},
+    ).jobs}  # fmt: skip
+    found = {
+        name: dict(job.full["optimizer"]["model"]["multipliers"]) for name, job in jobs.items()
+    }
+    assert found["w16"] == {".*": 1.0} and set(found["w8"].values()) == {2.0, 1.0}
+    kernel = r"(^|/)model/blocks/attention/qkv/kernel$"
+    assert {name: rules.get(kernel) for name, rules in found.items() if name != "w16"} == {
+        "w8": 2.0, "w32": 0.5, "w64": 0.25,
+    }  # fmt: skip
+    run = build_run(jobs["w64"].full)
+    params = jax.eval_shape(lambda: run.task.init(keys.key(0, "init")))["params"]
+    run.optimizer["model"].build(params, 8, 100)  # every pattern decides something
+
+
 def test_n_counts_what_it_says(config, tmp_path):
-    import jax
-
-    from genjax.cli.schema import build_run
-    from genjax.core import keys
-
     job = opened(config, tmp_path).jobs[0]
     task = build_run(job.full).task
     params = jax.eval_shape(lambda: task.init(keys.key(0, "init")))["params"]["model"]
@@ -209,6 +225,8 @@ def test_emitted_lines_are_the_runs(config, tmp_path):
         (["--config.design.least_images=1000000"], "no run is left"),
         (["--config.shares={'heldout.every_images':2.0}"], "does not lie in (0, 1]"),
         (["--config.fit.level=2"], "config.fit: huber"),
+        (["--config.transfer=w7"], "config: transfer: 'w7' is none of the sizes"),
+        (["--config.transfer=w8"], "transfer: heads have 16 channels here and 8"),
         (["--config.bogus=1"], "config.bogus: unknown key"),
     ],
 )
