@@ -60,6 +60,8 @@ def run_all(sweep: Sweep, jobs: Sequence[Job], at_once: int, say: Callable[[str]
             while waiting and len(running) < at_once and not stop.is_set() and wrong is None:
                 job = waiting.pop(0)
                 running[job.name] = job, _start(job, logs / f"{job.name}.log")
+                if stop.is_set():  # it came while the run was being started
+                    running[job.name][1].send_signal(signal.SIGTERM)
                 say(f"{job.name}: started, log in {logs / f'{job.name}.log'}")
             for job, process in [*running.values()]:
                 code = process.poll()

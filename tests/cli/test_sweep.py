@@ -4,8 +4,11 @@ The runs are pretended but in the last test: their metrics follow a known law.
 """
 
 import json
+import os
 import shlex
+import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import jax
@@ -195,6 +198,24 @@ def test_wrong_input_of_a_run_ends_the_sweep(config, tmp_path, monkeypatch, caps
     assert main(["sweep", "--config", config, "--workdir", str(tmp_path / "out")]) == 2
     assert started == [first]
     assert f"genjax: error: run {first}: config.x: wrong {first}" in capsys.readouterr().err
+
+
+def test_sigterm_reaches_the_runs(config, tmp_path, monkeypatch):
+    started = []
+
+    def start(job, log):
+        del job, log
+        started.append(subprocess.Popen(["sleep", "60"]))
+        if len(started) == 2:
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        return started[-1]
+
+    monkeypatch.setattr(sweep_jobs, "_start", start)
+    given = ["sweep", "--config", config, "--workdir", str(tmp_path / "out"), "--jobs", "2"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*given, "--config.design.budgets=(3e9,)"])
+    assert stopped.value.code == 143
+    assert [process.poll() for process in started] == [-signal.SIGTERM] * 2
 
 
 def test_emitted_lines_are_the_runs(config, tmp_path):
