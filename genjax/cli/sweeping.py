@@ -173,7 +173,7 @@ def _overrides(
 
     Names of choices come first: they drop the fields of the former choice.
     """
-    found = flat(settings.changes) | flat(settings.sizes[size]) | rates
+    found = flat(settings.changes) | flat(settings.sizes[size]) | dict(rates)
     found |= {key: max(int(share * images), 1) for key, share in flat(settings.shares).items()}
     found["train.images"] = images
     ordered = sorted(found.items(), key=lambda item: (not item[0].endswith(".name"), item[0]))

@@ -91,13 +91,13 @@ def fit(
     anew; a minimum that a draw puts beyond the sizes counts as at their end.
     """
     seen = {c: _near(*group, settings.window) for c, group in sorted(groups.items())}
-    groups = {c: group for c, group in seen.items() if len(group[0]) >= FEWEST}
-    parabolas = tuple(parabola(c, *group) for c, group in groups.items())
+    runs = {c: group for c, group in seen.items() if len(group[0]) >= FEWEST}
+    parabolas = tuple(parabola(c, *group) for c, group in runs.items())
     used = [p for p in parabolas if p.found]
     if not used:
         return IsoFlopFit(parabolas, None, None, {})
-    fitted = [p(groups[p.budget][0]) for p in parabolas]
-    errors = [np.log(groups[p.budget][1] / f) for p, f in zip(parabolas, fitted)]
+    fitted = [p(runs[p.budget][0]) for p in parabolas]
+    errors = [np.log(runs[p.budget][1] / f) for p, f in zip(parabolas, fitted)]
     residuals = resampled(np.concatenate(errors), 3 * len(parabolas))
     rng = np.random.default_rng(settings.seed)
     draws = []
@@ -106,7 +106,7 @@ def fit(
         for p, expected in zip(parabolas, fitted):
             loss = expected * np.exp(rng.choice(residuals, len(expected)))
             if p.found:
-                drawn.append(_within(parabola(p.budget, groups[p.budget][0], loss)))
+                drawn.append(_within(parabola(p.budget, runs[p.budget][0], loss)))
         draws.append(drawn)
     budgets = np.array([p.budget for p in used])
     edges = {

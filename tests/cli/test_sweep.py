@@ -204,7 +204,8 @@ def test_sigterm_reaches_the_runs(config, tmp_path, monkeypatch):
     started = []
 
     def start(job, log):
-        del job, log
+        del job
+        Path(log).touch()
         started.append(subprocess.Popen(["sleep", "60"]))
         if len(started) == 2:
             threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
