@@ -25,6 +25,7 @@ setup(
         "sentencepiece>=0.2",
         "tensorboardX",
         "scikit-learn",
+        "scipy",
         "pillow",
         "matplotlib",
         "rich",

@@ -76,7 +76,7 @@ FILES = sorted(
     for p in (ROOT / "configs").rglob("*.py")
     if str(p.relative_to(ROOT / "configs")) not in SHARED
     # Those have their own tests.
-    and p.parent.name not in ("search", "parti", "coca", "super_resolution")
+    and p.parent.name not in ("search", "sweeps", "parti", "coca", "super_resolution")
 )
 CONFIGS = [
     f"configs/{file}" + (f":{arg}" if arg else "")

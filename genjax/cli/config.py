@@ -95,7 +95,10 @@ def resolve(config: Mapping, overrides: Iterable[tuple[str, str]], expand) -> di
     text, as it stands. Overrides of a `name` go first and drop the fields of the former choice.
     """
     ordered = sorted(overrides, key=lambda kv: (not kv[0].endswith(".name"), kv[0].count(".")))
-    values: list[tuple[str, Any]] = [(k, literal(v)) for k, v in ordered]
+    # A choice may be called none.
+    values: list[tuple[str, Any]] = [
+        (k, v if k.endswith(".name") else literal(v)) for k, v in ordered
+    ]
     raw = dict(ordered)
     while True:
         trial = plain(config)

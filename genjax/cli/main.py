@@ -20,6 +20,7 @@ COMMANDS = {
     "eval": "measure samples against a reference and the config's target",
     "report": "write one HTML page about runs: curves, samples, metrics, settings",
     "plan": "memory, time and cost of a run on a TPU or GPU topology, without the hardware",
+    "sweep": "train a design of runs (sizes x budgets), and fit and plot their scaling laws",
     "search": "search times, skip scales, blocks or other settings of a trained model's sampler",
     "prepare": "offline data stages: data sets and latents",
     "convert": "read public weights, or write them back out",

@@ -1,6 +1,7 @@
-"""Write one self-contained HTML page about one or several runs.
+"""Write one self-contained HTML page about one or several runs, or about sweeps.
 
     genjax report runs/a runs/b --out report.html
+    genjax report runs/sweep --out sweep.html
 
 It opens from disk, without network: what differs between the configurations, curves over images and
 training FLOPs, values with their protocols and targets, sample grids, and sampler settings. Values
@@ -25,19 +26,21 @@ Line = tuple[int, int, Sequence[float], Sequence[float]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="workdirs (also gs://...)")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="workdirs, also of sweeps")
     parser.add_argument("--out", required=True, help="file of the page (.html)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the page; returns 0."""
+    from genjax.cli import report_sweep
     from genjax.cli.report_page import page
     from genjax.cli.report_plots import colours
 
-    names = report_runs.short_names(args.runs)
-    runs = [report_runs.read_run(path, name) for path, name in zip(args.runs, names)]
+    sweeps, paths = report_sweep.opened(args.runs)
+    names = report_runs.short_names(paths)
+    runs = [report_runs.read_run(path, name) for path, name in zip(paths, names)]
     palette = colours(len(runs))
-    text = page(runs, palette, charts(runs, palette))
+    text = page(runs, palette, charts(runs, palette), list(map(report_sweep.section, sweeps)))
     try:
         Path(args.out).write_text(text, "utf-8")
     except OSError as error:
@@ -70,7 +73,7 @@ def metrics_of(runs: Sequence[RunData]) -> dict[tuple[str, str], list[str]]:
     found: dict[tuple[str, str], list[str]] = {}
     for name in names:
         folder, _, rest = name.partition("/")
-        if name in _IDLE or _repeats_loss(runs, name):
+        if name in _IDLE or name.endswith("/loss_error") or _repeats_loss(runs, name):
             continue
         if folder in _FOLDERS:
             kind, _, metric = rest.partition("/")

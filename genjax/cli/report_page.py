@@ -12,22 +12,29 @@ from genjax.cli.report_style import SCRIPT, STYLE
 _PNG_MOST = 60_000  # bytes of a picture up to which it stays as it is
 
 
-def page(runs: Sequence[RunData], palette: Sequence[str], charts: dict[str, list]) -> str:
+def page(
+    runs: Sequence[RunData],
+    palette: Sequence[str],
+    charts: dict[str, list],
+    sweeps: Sequence[tuple[str, str]] = (),
+) -> str:
     """Returns the page of these runs.
 
-    `charts`: heading -> (title, SVG over images, SVG over FLOPs or "", line below) each.
+    `charts`: heading -> (title, SVG over images, SVG over FLOPs or "", line below) each; `sweeps`:
+    (title, HTML) of each sweep, see `report_sweep.section`.
     """
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
     parts = [
         f"<h1>{escape(title)}</h1>",
         _choices(runs, palette),
-        _section("Runs", _overview(runs, palette)),
-        *(_section(name, _charts(found)) for name, found in charts.items() if found),
-        _section("Measured", _metrics(runs, palette)),
-        _section("Samples over training", _samples(runs, palette)),
-        _section("What differs", _differences(runs, palette)) if len(runs) > 1 else "",
-        _section("How samples are drawn", _samplers(runs, palette)),
-        _section("Configuration", _configs(runs, palette)),
+        *(section(*sweep) for sweep in sweeps),
+        section("Runs", _overview(runs, palette)),
+        *(section(name, _charts(found)) for name, found in charts.items() if found),
+        section("Measured", _metrics(runs, palette)),
+        section("Samples over training", _samples(runs, palette)),
+        section("What differs", _differences(runs, palette)) if len(runs) > 1 else "",
+        section("How samples are drawn", _samplers(runs, palette)),
+        section("Configuration", _configs(runs, palette)),
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -56,7 +63,7 @@ def duration(seconds: float) -> str:
     return f"{hours} h {m} min" if hours else f"{m} min {s} s"
 
 
-def _section(title: str, body: str) -> str:
+def section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
 
 
@@ -82,7 +89,7 @@ def _tag(run: RunData, colour: str) -> str:
     return f'<span class="tag"><i style="background:{colour}"></i>{escape(run.name)}</span>'
 
 
-def _table(
+def table(
     head: Sequence[str], rows: Iterable[Sequence[str]], *, runs: Sequence[int] | str = ()
 ) -> str:
     """Returns a table of cells that are HTML already.
@@ -134,7 +141,7 @@ def _overview(runs: Sequence[RunData], palette: Sequence[str]) -> str:
         *("run", "task and network", "parameters", "images", "FLOPs", "time"),
         *("newest loss", "devices", "revision"),
     ]
-    return _table(head, rows, runs=range(len(runs)))
+    return table(head, rows, runs=range(len(runs)))
 
 
 def _differences(runs: Sequence[RunData], palette: Sequence[str]) -> str:
@@ -149,12 +156,10 @@ def _differences(runs: Sequence[RunData], palette: Sequence[str]) -> str:
     if not common and not others:
         return "<p>Nothing: these runs have one configuration.</p>"
     head = ["key", *_tags(runs, palette)]
-    out = _table(head, common, runs="columns") if common else ""
+    out = table(head, common, runs="columns") if common else ""
     if others:
-        table = _table(head, others, runs="columns")
-        out += (
-            f"<details><summary>keys that not all have ({len(others)})</summary>{table}</details>"
-        )
+        rest = table(head, others, runs="columns")
+        out += f"<details><summary>keys that not all have ({len(others)})</summary>{rest}</details>"
     return out
 
 
@@ -230,7 +235,7 @@ def _metric(
     told = "".join(f"<li><b>{letters[p]}</b> {escape(p)}</li>" for p in protocols)
     loud = "".join(f'<p class="loud">{escape(w)}</p>' for w in dict.fromkeys(loud))
     return (
-        f"<h3>{escape(name)}</h3>{differ}{loud}{_table(head, cells, runs=owners)}"
+        f"<h3>{escape(name)}</h3>{differ}{loud}{table(head, cells, runs=owners)}"
         f"<details><summary>protocol{'s' * (len(protocols) > 1)}</summary><ul>{told}</ul></details>"
     )
 
@@ -284,7 +289,7 @@ def _samplers(runs: Sequence[RunData], palette: Sequence[str]) -> str:
         ]
         for key in keys
     ]
-    return _table(["setting", *_tags(runs, palette)], rows, runs="columns") if rows else ""
+    return table(["setting", *_tags(runs, palette)], rows, runs="columns") if rows else ""
 
 
 def _sampler_key(key: str) -> tuple[bool, bool, str]:

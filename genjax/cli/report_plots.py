@@ -76,10 +76,10 @@ def chart(
         axes.margins(x=0.02)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True)
-    return _slim(buffer.getvalue())
+    return slim(buffer.getvalue())
 
 
-def _slim(svg: str) -> str:
+def slim(svg: str) -> str:
     """Returns the SVG element without what a page does not need: prologue, metadata, idle ids."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

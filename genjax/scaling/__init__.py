@@ -1,1 +1,1 @@
-"""Searches over a sampler: spaces of candidates, and methods that rank them."""
+"""Searches over a sampler (spaces, methods), and sweeps of runs with their scaling laws."""

@@ -1,8 +1,11 @@
-"""Pictures of searches, drawn by matplotlib without a display."""
+"""Pictures of searches and sweeps, drawn by matplotlib without a display."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
+
+from genjax.scaling.laws import Law
 
 
 def convergence(
@@ -64,3 +67,80 @@ def _png(figure: Any, axes: Any) -> bytes:
     out = BytesIO()
     figure.savefig(out, format="png")
     return out.getvalue()
+
+
+def laws(found: Mapping[str, Any], kind: str = "png") -> bytes:
+    """Returns a picture of `analysis.analyse`'s result as a `kind` of "png" or "svg".
+
+    Loss over N by budget with the parabolas and the law; optimal N and D over C; law over measured.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    law = None
+    if found["law"] is not None:
+        law = Law(*(found["law"][f.name] for f in dataclasses.fields(Law)))
+    figure = Figure(figsize=(12.6, 4.0), dpi=120, layout="constrained")
+    sizes, best, fits = figure.subplots(1, 3)
+    _loss_over_size(sizes, found, law)
+    for mark, (key, name) in zip("os", (("N", "parameters N"), ("D", "images D"))):
+        for dashes, fit in (("-", "law"), ("--", "isoflop")):
+            rows = [row for row in found["optima"] if fit in row]
+            if rows:
+                c = [row["flops"] for row in rows]
+                low, high = np.transpose([row[fit][key]["interval"] for row in rows])
+                colour = "C0" if key == "N" else "C1"
+                y = [row[fit][key]["value"] for row in rows]
+                label = f"{name}, {'L(N, D)' if fit == 'law' else 'parabolas'}"
+                best.plot(c, y, dashes, marker=mark, markersize=4, color=colour, label=label)
+                best.fill_between(c, low, high, color=colour, alpha=0.12, linewidth=0)
+    best.set(xlabel="training FLOPs C", ylabel="compute-optimal", xscale="log", yscale="log")
+    if law is not None:
+        points = found["points"]
+        measured = np.array([p["loss"] for p in points])
+        told = law([p["params"] for p in points], [p["images"] for p in points])
+        error = [p["error"] or 0.0 for p in points]
+        fits.errorbar(measured, told, xerr=error, fmt=".", color="C0", label="runs")
+        ends = [measured.min(), measured.max()]
+        fits.plot(ends, ends, color="0.6", linewidth=1, label="equal")
+        fits.set(xlabel="measured L", ylabel="L(N, D)")
+    for axes in (sizes, best, fits):
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(frameon=False, fontsize=7)
+    out = BytesIO()
+    figure.savefig(out, format=kind)
+    return out.getvalue()
+
+
+def _loss_over_size(axes: Any, found: Mapping[str, Any], law: Law | None) -> None:
+    """Draws a colour a budget, or a number of images where the design has no budgets."""
+    import numpy as np
+
+    points = found["points"]
+    by_budget = any(p["budget"] is not None for p in points)
+    groups = sorted({p["budget"] if by_budget else p["images"] for p in points})
+    parabolas = {p["budget"]: p for p in (found["isoflop"] or {}).get("parabolas", [])}
+    for i, group in enumerate(groups):
+        mine = [p for p in points if group == (p["budget"] if by_budget else p["images"])]
+        mine.sort(key=lambda p: p["params"])
+        n, colour = np.array([p["params"] for p in mine], float), f"C{i % 10}"
+        error = [p["error"] or 0.0 for p in mine]
+        label = f"C = {group:.3g}" if by_budget else f"D = {group:,}"
+        axes.errorbar(
+            n, [p["loss"] for p in mine], error, fmt="o", color=colour, markersize=4, label=label
+        )
+        line = np.geomspace(n.min(), n.max(), 50)
+        if law is not None and len(n) > 1:
+            d = group
+            if by_budget:
+                d = group / (found["cost"]["k"] * line ** found["cost"]["g"])
+            axes.plot(line, law(line, d), color=colour, linewidth=1)
+        if group in parabolas:
+            p = parabolas[group]
+            y = p["loss"] + p["curvature"] * np.log(line / p["params"]) ** 2
+            axes.plot(line, y, "--", color=colour, linewidth=1)
+            if p["found"]:
+                axes.plot(p["params"], p["loss"], "*", color=colour, markersize=9)
+    axes.set(xlabel="parameters N", ylabel="held-out loss L", xscale="log")
+    axes.set_title("solid: L(N, D); dashed: parabolas", fontsize=8)

@@ -57,6 +57,8 @@ def heldout(
 ) -> Hook:
     """Returns the hook that measures `heldout/WEIGHTS/METRIC`, raw and of every EMA.
 
+    `heldout/WEIGHTS/loss_error` is the standard error of the loss, from its spread over batches.
+
     `open_batches()` gives this process's rows of batches: stream -> field -> rows. The first
     `settings.num / settings.batch` are used; batch i has the same noise and times at every moment.
     """
@@ -73,7 +75,7 @@ def heldout(
     def run(moment: Moment) -> dict[str, float]:
         fn = compiled.setdefault("metrics", metrics(moment.mesh, moment.rules))
         count = settings.num // settings.batch
-        totals: dict[str, list[np.ndarray]] = {}
+        totals: dict[str, list[np.ndarray]] = {}  # (sum, count) a batch
         read = 0
         for index, rows in zip(range(count), open_batches(), strict=False):
             batch = to_global(dict(rows), moment.mesh, moment.rules)
@@ -83,14 +85,31 @@ def heldout(
                 found = jax.device_get(fn(params, moment.state, moment.frozen, batch, key))
                 for metric, pair in found.items():
                     where = f"heldout/{name}/{metric}"
-                    total = totals.setdefault(where, [np.zeros((), np.float64)] * 2)
-                    totals[where] = [t + np.float64(v) for t, v in zip(total, pair)]
+                    totals.setdefault(where, []).append(np.array(pair, np.float64))
         if read < count:
             raise RuntimeError(f"the held-out stream ended after {read} of {count} batches")
         # what no sample counted for (a bin of noise level, say) has no value
-        return {name: float(s / c) for name, (s, c) in totals.items() if c}
+        counted = {name: np.stack(pairs) for name, pairs in totals.items()}
+        counted = {name: pairs for name, pairs in counted.items() if pairs[:, 1].sum()}
+        means = {name: ratio(pairs) for name, pairs in counted.items()}
+        found = {name: value for name, (value, _) in means.items()}
+        losses = {k: error for k, (_, error) in means.items() if k.endswith("/loss")}
+        return found | {f"{k}_error": e for k, e in losses.items() if e is not None}
 
     return Hook("heldout", settings.every_images, run)
+
+
+def ratio(pairs: np.ndarray) -> tuple[float, float | None]:
+    """Returns sum/count of batches' (sum, count) [k, 2], and its standard error (None for k = 1).
+
+    The error is that of a ratio estimator: batches are independent, samples within one need not be.
+    """
+    total, count = pairs.sum(0)
+    mean, k = total / count, len(pairs)
+    if k < 2:
+        return float(mean), None
+    off = pairs[:, 0] - mean * pairs[:, 1]
+    return float(mean), float(np.sqrt(k / (k - 1) * np.sum(off**2)) / count)
 
 
 def samples(

@@ -101,7 +101,7 @@ class SampleSettings:
 
 @dataclasses.dataclass(frozen=True)
 class HeldoutSettings:
-    """The loss on held-out data at fixed noise and times, raw and of every EMA."""
+    """The loss on held-out data at fixed noise and times, raw and of every EMA, with its error."""
 
     every_images: int = option(0, "images between evaluations (0: never)")
     num: int = option(1024, "held-out images")

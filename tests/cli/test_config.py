@@ -27,6 +27,7 @@ def test_values_are_literals_unless_the_key_wants_text():
     full = resolve([("opt.lr", "1e-3"), ("tag", "2"), ("steps", "7"), ("opt.b1", "null")])
     assert full["opt"] == {"name": "adam", "lr": 1e-3, "b1": None}
     assert full["tag"] == "2" and full["steps"] == 7
+    assert resolve([("opt.name", "none")])["opt"] == {"name": "none"}  # a choice, not null
 
 
 def test_another_name_drops_the_fields_of_the_former_choice_whatever_the_order():

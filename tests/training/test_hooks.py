@@ -52,6 +52,12 @@ def test_heldout_loss_is_exact_and_repeats(tmp_path):
     mean = sum(r["x"][0] * r["weight"] for r in rows) / sum(r["weight"] for r in rows)
     assert first["heldout/raw/loss"] == pytest.approx(2 * mean, rel=1e-5)
     assert first["heldout/slow/loss"] == pytest.approx(3 * mean, rel=1e-5)
+    # The standard error of a ratio of two batches' sums, by hand.
+    sums = [sum(r["x"][0] * r["weight"] for r in rows[i : i + 16]) for i in (0, 16)]
+    counts = [sum(r["weight"] for r in rows[i : i + 16]) for i in (0, 16)]
+    off = [s - mean * c for s, c in zip(sums, counts)]
+    error = np.sqrt(2 * (off[0] ** 2 + off[1] ** 2)) / sum(counts)
+    assert first["heldout/raw/loss_error"] == pytest.approx(2 * error, rel=1e-4)
     assert "heldout/raw/loss/bin_0" not in first  # no sample: no value
     assert first["heldout/raw/noise"] == first["heldout/slow/noise"] != 0
     short = hooks.heldout(Linear(), settings, lambda: [{"main": next(toys.Stream(0, 16))}], 1)
