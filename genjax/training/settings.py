@@ -5,6 +5,7 @@ An event happens in the step in which the images seen pass a multiple of its cad
 """
 
 import dataclasses
+from typing import Any
 
 from genjax.core.registry import option
 
@@ -28,6 +29,9 @@ class TrainSettings:
     accumulate: int = option(1, "micro-batches that one optimiser step is split into")
     ema_networks: tuple[str, ...] = option((), "networks that have EMAs (empty: all)")
     run_ahead: int = option(4, "steps that may wait on the device before the host waits for them")
+    compiler: dict[str, Any] = option(
+        {}, "options of XLA's compiler for the step; xla_tpu_*, xla_gpu_* are for their platform"
+    )
 
     def __post_init__(self):
         _not_negative(self, "images")
@@ -37,6 +41,9 @@ class TrainSettings:
             raise ValueError("accumulate must be at least 1")
         if self.run_ahead < 1:
             raise ValueError("run_ahead must be at least 1")
+        for name, value in self.compiler.items():
+            if not isinstance(value, bool | int | float | str):
+                raise ValueError(f"compiler.{name}: {value!r} is no flag, number or word")
 
 
 @dataclasses.dataclass(frozen=True)
