@@ -112,7 +112,7 @@ def _times(
         by_kind: dict[str, float] = {}
         for (kind, _), row in cost.collective.items():
             by_kind[kind] = by_kind.get(kind, 0.0) + row[1] * chip.cores
-        waits, work = cost.waiting, cost.compute + cost.kernels
+        waits, busy = cost.waiting, cost.compute + cost.kernels
         out |= {
             "step_seconds": seconds,
             "mfu": ideal / seconds,
@@ -120,7 +120,7 @@ def _times(
             "kernel_seconds": cost.kernels,
             "waiting_seconds": waits,
             "kernel_share": cost.kernels / seconds,
-            "limits": "collectives" if waits > work else "compute",
+            "limits": "collectives" if waits > busy else "compute",
             "collective_bytes_per_chip": by_kind,
             "collectives": [
                 {"kind": kind, "axes": axes, "count": row[0], "bytes": row[1], "seconds": row[2],
