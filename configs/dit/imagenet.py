@@ -26,7 +26,9 @@ def get_base(variant: str, size: int):
     c = base.get_base()
     c.task = dict(
         name="diffusion",
-        model=dict(name="dit", variant=variant, num_classes=1000, remat="dots", dtype="bfloat16"),
+        model=dict(
+            name="dit", variant=variant, num_classes=1000, remat="weights", dtype="bfloat16"
+        ),
         codec=dict(name="kl_vae", path="sd-vae-ft-ema/diffusion_pytorch_model.safetensors"),
         image=(size, size, 3),
         latents=True,

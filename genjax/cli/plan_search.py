@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
-
 from genjax.cli import schema
 from genjax.cli.config import assign
-from genjax.cli.planning import build, local_bytes, plan
+from genjax.cli.plan_works import build, held_bytes
+from genjax.cli.planning import plan
 from genjax.core.errors import UserError
 from genjax.layers.remat import NAMES
 from genjax.parallel.aot import Topology
@@ -102,7 +101,7 @@ def _state_fits(full: Mapping, changes: Mapping, topology: Topology, devices: Se
         state = build(schema.build_run(_changed(full, changes)), devices).abstract
     except UserError:
         return False
-    return sum(map(local_bytes, jax.tree.leaves(state))) < topology.chip.memory
+    return held_bytes(state) < topology.chip.memory
 
 
 def _largest(start: dict, attempt: Any, devices: Sequence[Any]) -> dict | None:

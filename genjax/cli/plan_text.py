@@ -4,6 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 _GIB = 2**30
+_WHAT = {
+    "train": "a training step",
+    "sample": "a batch of samples",
+    "decode": "one step of decoding",
+}
 
 
 def describe(p: Mapping[str, Any]) -> list[str]:
@@ -12,10 +17,10 @@ def describe(p: Mapping[str, Any]) -> list[str]:
     memory, state = p["bytes_per_chip"], p["state_bytes"]
     fits = {True: "fits", False: "DOES NOT FIT", None: "unknown whether it fits"}[memory["fits"]]
     lines = [
-        f"{p['config']} on {p['topology']}: {p['chips']} chips, mesh {mesh}",
+        f"{p['config']} on {p['topology']}: {_WHAT[p['what']]}, {p['chips']} chips, mesh {mesh}",
         f"  parameters     {p['params']:,}",
-        f"  batch          {p['batch']:,} ({p['batch_per_device']:g} a device), players "
-        f"{', '.join(p['players'])}",
+        f"  batch          {p['batch']:,} ({p['batch_per_device']:g} a device)"
+        + (f", players {', '.join(p['players'])}" if p["players"] else ""),
         f"  memory         {_gib(memory['total'])} of {_gib(memory['capacity'])} a chip: {fits}",
         f"                 arguments {_gib(memory['arguments'])}, temporaries (activations) "
         f"{_gib(memory['temporaries'])}",
@@ -38,10 +43,17 @@ def describe(p: Mapping[str, Any]) -> list[str]:
                 f"{_time(row['waiting'])}"
             )
     lines.append(f"  limited by     {p['limits']}")
-    lines.append(
-        f"  to the target  {p['steps']:,} steps, {p['days']:.2f} days, {p['chip_hours']:,.0f} "
-        "chip-hours" + (f", cost {p['cost']:,.0f}" if "cost" in p else "")
-    )
+    cost = f", cost {p['cost']:,.2f}" if "cost" in p else ""
+    if p["what"] == "train":
+        lines.append(
+            f"  to the target  {p['steps']:,} steps, {p['days']:.2f} days, {p['chip_hours']:,.0f} "
+            f"chip-hours{cost}"
+        )
+    else:
+        lines.append(
+            f"  images         {p['images_per_second']:,.4g} a second ({p['calls']:,} programs "
+            f"each); 1,000 take {p['chip_hours']:.3g} chip-hours{cost}"
+        )
     if p["compile_seconds"] is not None:
         lines.append(f"  compiled in    {p['compile_seconds']:.0f} s")
     for why in dict.fromkeys(p["missing"].values()):

@@ -1,68 +1,42 @@
-"""What `genjax plan` computes: the figures of one run's training step on one topology."""
+"""What `genjax plan` computes: the figures of one program of a run on one topology."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
-
-from genjax.core.tree import size
-from genjax.core.types import Player
-from genjax.parallel import aot, flops, hlo, replicated, timeline
+from genjax.cli.plan_works import WORKS, Work
+from genjax.parallel import aot, hlo, timeline
 from genjax.parallel.aot import Topology
 from genjax.parallel.interconnect import fabric
-from genjax.training.program import PASSES, Program, program
-from genjax.training.state import acting
 
 
-def build(run: Any, devices: Sequence[Any]) -> Program:
-    """Returns the program that `genjax train` would run on `devices`; allocates nothing."""
-    batch = {name: settings.batch for name, settings in run.data.items()}
-    mesh = run.mesh.build(devices)
-    return program(run.task, run.optimizer, run.ema, run.train, batch, mesh, run.rules)
-
-
-def usual(players: Sequence[Player]) -> tuple[Player, ...]:
-    """Returns the players of the most frequent kind of step, once all have begun."""
-    begin = max(player.start for player in players)
-    period = math.lcm(*(player.every for player in players))
-    kinds: dict[tuple[str, ...], int] = {}
-    sets = {}
-    for step in range(begin, begin + period):
-        now = acting(players, step)
-        names = tuple(player.name for player in now)
-        kinds[names], sets[names] = kinds.get(names, 0) + 1, now
-    return sets[max(kinds, key=lambda names: kinds[names])]
-
-
-def plan(run: Any, topology: Topology, devices: Sequence[Any]) -> dict[str, Any]:
+def plan(
+    run: Any,
+    topology: Topology,
+    devices: Sequence[Any],
+    what: str = "train",
+    batch: int | None = None,
+) -> dict[str, Any]:
     """Returns the figures that `genjax plan` prints, as JSON (bytes and seconds are a device's).
 
+    `what`: of `plan_works.WORKS`; `batch`: images at a time, where the config does not say it.
     Figures that cannot be had are None, with their reason under "missing".
     """
-    made = build(run, devices)
-    mesh, chip = made.recipe.mesh, topology.chip
-    everywhere = replicated(mesh)
-    frozen = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
-        run.task.frozen_shapes(),
-    )
-    now = usual(run.task.players)
-    traced = made.step(now).trace(*made.arguments(now, frozen))
-    batch = made.recipe.batch
-    model_flops = PASSES * run.task.forward_flops() * batch
+    work = WORKS[what](run, devices, batch)
+    mesh, chip = work.mesh, topology.chip
     figures: dict[str, Any] = {
+        "what": what,
         "topology": str(topology),
         "chips": topology.chips,
         "devices": mesh.size,
         "mesh": dict(mesh.shape),
-        "batch": batch,
-        "batch_per_device": batch / mesh.size,
-        "players": [player.name for player in now],
-        "params": size(made.abstract.params),
-        "state_bytes": _state(made, frozen),
-        "flops_per_step": model_flops,
-        "program_flops": flops.count(traced.jaxpr),
+        "batch": work.batch,
+        "batch_per_device": work.batch / mesh.size,
+        "players": list(work.players),
+        "params": work.params,
+        "state_bytes": work.state,
+        "flops_per_step": work.flops,
+        "program_flops": work.program_flops,
         "missing": {},
     }
     missing = figures["missing"]
@@ -71,7 +45,7 @@ def plan(run: Any, topology: Topology, devices: Sequence[Any]) -> dict[str, Any]
         reason = "no compiler for GPUs is at hand; from the lowered program alone"
         missing |= dict.fromkeys(("temporaries", "step_seconds", "collectives"), reason)
     else:
-        compiled = aot.compile_for(traced.lower())
+        compiled = aot.compile_for(work.traced.lower())
         if compiled.text is None:
             missing |= dict.fromkeys(("step_seconds", "collectives"), compiled.why)
         elif chip.clock is None:
@@ -81,24 +55,8 @@ def plan(run: Any, topology: Topology, devices: Sequence[Any]) -> dict[str, Any]
             cost = timeline.price(hlo.parse(compiled.text), fabric(chip, mesh))
     figures["bytes_per_chip"] = _memory(figures, compiled, topology)
     figures["compile_seconds"] = compiled.seconds if compiled else None
-    return figures | _times(figures, cost, topology, run.train.images)
-
-
-def _state(made: Program, frozen: Mapping) -> dict[str, float]:
-    state = made.abstract
-    parts = {
-        "parameters": state.params,
-        "optimizer": state.opt,
-        "ema": state.ema,
-        "mutable": state.mutable,
-        "frozen": frozen,
-    }
-    return {name: sum(map(local_bytes, jax.tree.leaves(tree))) for name, tree in parts.items()}
-
-
-def local_bytes(x: Any) -> float:
-    """Returns the bytes of an array on one device."""
-    return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+    figures |= _times(figures, work, cost, topology)
+    return figures | _lasts(figures, work, run.train.images)
 
 
 def _memory(figures: dict, compiled: aot.Compiled | None, topology: Topology) -> dict[str, Any]:
@@ -128,19 +86,20 @@ def _memory(figures: dict, compiled: aot.Compiled | None, topology: Topology) ->
     return {**scaled, "capacity": capacity * cores}
 
 
-def _times(figures: dict, cost: timeline.Cost | None, topology: Topology, images: int) -> dict:
-    """Returns the times of a step, what limits it, and the length of training.
+def _times(
+    figures: dict, work: Work, cost: timeline.Cost | None, topology: Topology
+) -> dict[str, Any]:
+    """Returns the times of a step and what limits it.
 
-    roofline_seconds: the largest of the model's FLOPs at the peak, the state read and written once
+    roofline_seconds: the largest of the model's FLOPs at the peak, what must be read and written
     at the memory's bandwidth, and the collectives one after the other; mfu_bound is the MFU that it
     leaves. step_seconds: by the compiler's cycles, kernels and what is waited for.
     """
     chip, n = topology.chip, figures["devices"]
-    state = {k: v for k, v in figures["state_bytes"].items() if k != "frozen"}
     ideal = figures["flops_per_step"] / (n * chip.flops)
     floors = {
         "compute": ideal,
-        "memory bandwidth": 2 * sum(state.values()) / chip.bandwidth,
+        "memory bandwidth": work.touched / chip.bandwidth,
         "collectives": math.fsum(row[2] for row in cost.collective.values()) if cost else 0.0,
     }
     floor = max(floors.values())
@@ -148,13 +107,12 @@ def _times(figures: dict, cost: timeline.Cost | None, topology: Topology, images
     out["step_seconds"] = out["mfu"] = out["kernel_share"] = None
     out["collective_bytes_per_chip"], out["collectives"], out["sources"] = None, None, None
     out["limits"] = max(floors, key=lambda name: floors[name])
-    seconds = floor
     if cost is not None:
         seconds = cost.seconds
         by_kind: dict[str, float] = {}
         for (kind, _), row in cost.collective.items():
             by_kind[kind] = by_kind.get(kind, 0.0) + row[1] * chip.cores
-        waits, work = cost.waiting, cost.compute + cost.kernels
+        waits, busy = cost.waiting, cost.compute + cost.kernels
         out |= {
             "step_seconds": seconds,
             "mfu": ideal / seconds,
@@ -162,7 +120,7 @@ def _times(figures: dict, cost: timeline.Cost | None, topology: Topology, images
             "kernel_seconds": cost.kernels,
             "waiting_seconds": waits,
             "kernel_share": cost.kernels / seconds,
-            "limits": "collectives" if waits > work else "compute",
+            "limits": "collectives" if waits > busy else "compute",
             "collective_bytes_per_chip": by_kind,
             "collectives": [
                 {"kind": kind, "axes": axes, "count": row[0], "bytes": row[1], "seconds": row[2],
@@ -171,7 +129,16 @@ def _times(figures: dict, cost: timeline.Cost | None, topology: Topology, images
             ],
             "sources": dict(sorted(cost.fusions.items(), key=lambda x: -x[1])[:40]),
         }  # fmt: skip
-    steps = -(-images // figures["batch"])
-    out |= {"steps": steps, "days": steps * seconds / 86400}
-    out["chip_hours"] = out["days"] * 24 * figures["chips"]
     return out
+
+
+def _lasts(figures: dict, work: Work, images: int) -> dict[str, Any]:
+    """Returns how long the whole takes: training to its last image, or drawing 1,000 images."""
+    seconds = figures["step_seconds"] or figures["roofline_seconds"]
+    if work.what == "train":
+        steps = -(-images // work.batch)
+        out: dict[str, Any] = {"steps": steps, "days": steps * seconds / 86400}
+        return out | {"chip_hours": out["days"] * 24 * figures["chips"]}
+    rate = work.batch / (seconds * work.calls)
+    hours = 1000 / rate / 3600 * figures["chips"]
+    return {"calls": work.calls, "images_per_second": rate, "chip_hours": hours}

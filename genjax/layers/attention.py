@@ -4,11 +4,12 @@
 GPUs, Pallas splash attention on TPUs, plain products with a float32 softmax elsewhere.
 """
 
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from genjax.core.arrays import Array
 from genjax.layers.linear import Initializer, Linear, zeros
@@ -26,7 +27,7 @@ def attention(
     k: Array,
     v: Array,
     *,
-    mask: Array | None = None,
+    mask: Array | np.ndarray | None = None,
     bias: Array | None = None,
     causal: bool = False,
     scale: float | None = None,
@@ -35,10 +36,12 @@ def attention(
     """Returns softmax(scale q k^T + bias) v, [b, l, h, d] in q's dtype; the softmax is float32.
 
     q: [b, l, h, d]; k, v: [b, m, h, d]. mask: boolean, broadcastable to [b, h, l, m], False means
-    "must not see"; bias: the same shape, added to the logits. causal: token i sees tokens j <= i.
-    scale: d^-1/2 unless given. A token that sees nothing gets an average of v.
+    "must not see"; a NumPy array [l, m] is known to kernels when they are compiled. bias: [b, h, l,
+    m] likewise, added to the logits. causal: token i sees tokens j <= i. scale: d^-1/2 unless
+    given. A token that sees nothing gets an average of v.
     `implementation`: "plain", "cudnn" (GPU; float16 or bfloat16, d <= 128 and 8 | d), "splash"
-    (TPU; no mask, no bias, 128 | l and m) or "auto": the kernel of this platform where it can.
+    (TPU; no bias, no mask but a NumPy one, 128 | l and m) or "auto": the kernel of this platform
+    where it can.
     Raises `ValueError` if the chosen kernel cannot do what is asked.
     """
     if implementation not in IMPLEMENTATIONS:
@@ -56,12 +59,12 @@ def attention(
             q, k, v, bias, mask, scale=scale, is_causal=causal, implementation="cudnn"
         )
     if implementation == "splash":
-        if mask is not None or bias is not None or not splash_supports(q, k):
+        if not _known(mask) or bias is not None or not splash_supports(q, k):
             raise ValueError(
-                "attention: splash takes neither mask nor bias, and lengths that 128 divides, not "
-                f"{q.shape[1]} and {k.shape[1]}"
+                "attention: splash takes no bias, no mask but a NumPy array [l, m], and lengths "
+                f"that 128 divides, not {q.shape[1]} and {k.shape[1]}"
             )
-        return splash_attention(q, k, v, causal=causal, scale=scale)
+        return splash_attention(q, k, v, mask=mask, causal=causal, scale=scale)
     return _plain(q, k, v, mask, bias, causal, scale)
 
 
@@ -69,9 +72,13 @@ def _choose(q, k, mask, bias, causal) -> Implementation:
     where = platform()
     if where in ("gpu", "cuda") and _cudnn_supports(q):
         return "cudnn"
-    if where == "tpu" and mask is None and bias is None and splash_supports(q, k):
+    if where == "tpu" and _known(mask) and bias is None and splash_supports(q, k):
         return "splash" if k.shape[1] >= _SPLASH_FROM else "plain"
     return "plain"
+
+
+def _known(mask) -> TypeGuard[np.ndarray | None]:
+    return mask is None or (isinstance(mask, np.ndarray) and mask.ndim == 2)
 
 
 def _cudnn_supports(q: Array) -> bool:

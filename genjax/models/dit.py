@@ -71,6 +71,7 @@ class Block(nn.Module):
             dtype=self.dtype,
             name="modulation",
         )(c)
+        modulation = _whole(modulation)
         shift1, scale1, gate1, shift2, scale2, gate2 = (modulation[:, i] for i in range(6))
         h = adaptive_layer_norm(x, shift1, scale1).astype(self.dtype)
         h = SelfAttention(
@@ -80,6 +81,17 @@ class Block(nn.Module):
         h = adaptive_layer_norm(x, shift2, scale2).astype(self.dtype)
         h = Mlp(self.hidden, dtype=self.dtype, name="mlp")(h)
         return x + gate2[:, None] * h
+
+
+def _whole(modulation: Array) -> Array:
+    """Returns the modulation [b, ..., d] whole on every device, its gradient split as its kernel.
+
+    It is small. Split over a tensor axis it would split the tokens that it scales, which every
+    product would then gather.
+    """
+    between = (None,) * (modulation.ndim - 2)
+    split = constrain(modulation, ("batch", *between, "modulation"))
+    return constrain(split, ("batch", *between, None))
 
 
 class DiT(nn.Module):
@@ -172,17 +184,14 @@ class DiT(nn.Module):
         )
         h, kept = blocks(h, mask, c)
 
-        shift, scale = jnp.split(
-            Linear(
-                (2 * self.width,),
-                ("embed", "modulation"),
-                kernel_init=zeros,
-                dtype=self.dtype,
-                name="final_modulation",
-            )(c),
-            2,
-            axis=-1,
-        )
+        modulation = Linear(
+            (2 * self.width,),
+            ("embed", "modulation"),
+            kernel_init=zeros,
+            dtype=self.dtype,
+            name="final_modulation",
+        )(c)
+        shift, scale = jnp.split(_whole(modulation), 2, axis=-1)
         h = adaptive_layer_norm(h, shift, scale)
         out = Linear(
             (self.patch**2 * channels * (1 + self.learn_sigma),),

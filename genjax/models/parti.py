@@ -28,7 +28,6 @@ from genjax.models.parti_blocks import (
     DecoderBlock,
     EncoderBlock,
     offsets,
-    visibility,
 )
 from genjax.parallel.rules import constrain, gather
 
@@ -149,7 +148,7 @@ class Parti(nn.Module):
         train: with dropout, of the random stream "dropout". keep: returns (logits, (k, v)), the
         self-attention's keys and values [depth, b, l, heads, head dim].
         """
-        b, l = codes.shape
+        b = len(codes)
         cond = self.null(b) if cond is None else cond
         text = visible = None
         if self.vocab:
@@ -159,7 +158,6 @@ class Parti(nn.Module):
         h = self._inputs(codes, cond)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = constrain(h, _TOKENS)
-        mask = None if self.seen.all() else jnp.asarray(visibility(self.seen, l))
         blocks = nn.scan(
             remat_policies.remat(DecoderBlock, self.remat),
             variable_axes={"params": 0},
@@ -168,7 +166,7 @@ class Parti(nn.Module):
             length=self.depth,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(**self.block_fields(train=train, keep=keep), name="blocks")
-        h, kept = blocks(h, text, visible, mask)
+        h, kept = blocks(h, text, visible, None)
         h = LayerNorm(name="norm")(h)
         softmax = Linear(
             (self.codes,),
@@ -230,6 +228,7 @@ class Parti(nn.Module):
             "cross": bool(self.vocab),
             "implementation": self.attention,
             "keep": keep,
+            "seen": None if self.seen.all() else tuple(map(bool, self.seen)),
             **self._shared(train),
         }
 

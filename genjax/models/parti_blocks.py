@@ -4,6 +4,7 @@ All products are without bias; norms and the residual stream are float32, produc
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -138,8 +139,8 @@ class EncoderBlock(nn.Module):
 class DecoderBlock(nn.Module):
     """x + SelfAttention(LN x), x + CrossAttention(LN x) with a text, x + MLP(LN x).
 
-    `seen`: distances of `offsets`. The scan over depth calls it; `project` and `finish` are its
-    halves before and after self-attention, for decoding with a cache.
+    `seen`: distances of `offsets`; None is all of them. The scan over depth calls it; `project` and
+    `finish` are its halves before and after self-attention, for decoding with a cache.
     """
 
     heads: int
@@ -153,6 +154,7 @@ class DecoderBlock(nn.Module):
     train: bool
     keep: bool
     dtype: str
+    seen: tuple[bool, ...] | None = None
 
     def setup(self):
         self.norm1, self.norm2 = LayerNorm(), LayerNorm()
@@ -163,12 +165,15 @@ class DecoderBlock(nn.Module):
         self.mlp = FeedForward(self.hidden, self.activation, self.dropout, self.train, self.dtype)
         self.drop = nn.Dropout(self.dropout, deterministic=not self.train)
 
-    def __call__(self, x: Array, text: Array | None, visible: Array | None, mask: Array | None):
+    def __call__(self, x: Array, text: Array | None, visible: Array | None, mask: Any):
         """Returns (x [b, l, d], keys and values [b, l, heads, head dim] if `keep` else None).
 
-        `text`: [b, s, d] with `visible` bool [b, s], or None; `mask`: bool [l, l], None is causal.
+        `text`: [b, s, d] with `visible` bool [b, s], or None; `mask`: bool, to [b, heads, l, l];
+        None is what `seen` says, or causal without it.
         """
         q, k, v = self.project(x)
+        if mask is None and self.seen is not None:
+            mask = visibility(np.asarray(self.seen), x.shape[1])  # known to kernels: see attention
         causal = mask is None
         y = attention(q, k, v, mask=mask, causal=causal, implementation=self.implementation)
         seen = None if text is None else self.read(text)

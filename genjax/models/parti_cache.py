@@ -22,6 +22,11 @@ from genjax.models.parti_blocks import DecoderBlock
 from genjax.parallel.rules import constrain
 
 _CACHE = (None, "batch", None, "heads", None)
+# Logical axes of `Cache`'s fields.
+AXES_OF = {
+    **dict.fromkeys(("k", "v", "text_k", "text_v"), _CACHE),
+    **dict.fromkeys(("start", "visible"), ("batch", None)),
+}
 
 
 @pytree

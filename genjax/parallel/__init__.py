@@ -10,6 +10,7 @@ from genjax.parallel.arrays import (
     to_host,
 )
 from genjax.parallel.chips import peak_flops
+from genjax.parallel.compiler import options_for
 from genjax.parallel.mesh import MeshSpec
 from genjax.parallel.rules import (
     AXES,
@@ -39,6 +40,7 @@ __all__ = [
     "gather",
     "host_shard",
     "initialize",
+    "options_for",
     "peak_flops",
     "platform",
     "replicated",

@@ -162,5 +162,8 @@ def exceeded(message: str) -> float | None:
 
     None where the message is about something else.
     """
-    found = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", message)
+    found = re.search(
+        r"(?:Used|HLO temporaries \()\s*([\d.]+)([KMGT]?)\)? (?:of [\d.]+[KMGT]? hbm|exceeds)",
+        message,
+    )
     return float(found[1]) * _UNITS[found[2]] if found else None

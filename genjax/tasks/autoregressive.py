@@ -206,7 +206,13 @@ class Autoregressive:
         `sampler.prefill` its first rows must be known. Raises `UserError` where they are missing,
         and for guidance of a network that knows no null.
         """
-        b = len(sample_keys)
+        state = self.begin(params, len(sample_keys), cond)
+        predict = self._predict(params, bool(cond))
+        state = solve(self.solver, predict, rows, state.codes, sample_keys, state.memory)
+        return self.solver.output(state)
+
+    def begin(self, params: Tree, b: int, cond) -> Any:
+        """Returns the solver's state before the first code; arguments and errors: `draw_codes`."""
         cond = dict(cond or {})
         known = cond.pop("codes", None)
         if known is None:
@@ -215,16 +221,26 @@ class Autoregressive:
             known = jnp.full((b, *self.shape), -1, jnp.int32)
         if self._conditional and not cond and not self.has_null:
             raise UserError("this model knows no null label: give it labels")
-        # Guiding the null condition by itself changes nothing.
-        doubled = self.sampler.guidance.weight != 1.0 and bool(cond)
+        doubled = self._doubled(bool(cond))
         if doubled and not self.has_null:
             raise UserError(
                 "sampler.guidance: this network has no null label to guide away from; set weight 1"
             )
-        predict = self.sampler.guidance.wrap(partial(self._next, params), doubled=doubled)
-        memory = self._cache(params, cond or None, known, doubled)
-        state = solve(self.solver, predict, rows, known, sample_keys, memory)
-        return self.solver.output(state)
+        return self.solver.init(known, self._cache(params, cond or None, known, doubled))
+
+    def next_code(
+        self, params: Tree, state: Any, row: dict, sample_keys: Array, *, conditional: bool
+    ) -> Any:
+        """Returns the state with the code of one row; `conditional`: whether it began with one."""
+        return self.solver.step(self._predict(params, conditional), state, row, sample_keys)
+
+    def _predict(self, params: Tree, conditional: bool) -> Any:
+        doubled = self._doubled(conditional)
+        return self.sampler.guidance.wrap(partial(self._next, params), doubled=doubled)
+
+    def _doubled(self, conditional: bool) -> bool:
+        """Whether each image has its null beside it: guiding the null itself changes nothing."""
+        return self.sampler.guidance.weight != 1.0 and conditional
 
     def _next(self, params: Tree, previous: Array, position: Array, cache: Tree):
         return step(self.model, params, cache, previous, position)

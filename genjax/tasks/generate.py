@@ -110,6 +110,13 @@ class Generator:
             self._measured.append({k: np.asarray(v)[:keep] for k, v in measured.items()})
             yield np.asarray(images)[:keep], None if labels is None else labels[start:stop]
 
+    def trace(self, params: Tree, frozen: Mapping[str, Tree], cond: Tree | None) -> Any:
+        """Returns the traced program of one batch, of shapes alone; `cond` as a call makes it."""
+        key = jax.ShapeDtypeStruct(jax.random.key_data(keys.key(0, "sample")).shape, np.uint32)
+        where = None if self.mesh is None else batch_sharding(self.mesh, self.rules)
+        index = jax.ShapeDtypeStruct((self.batch,), np.uint32, sharding=where)
+        return self._draw.trace(params, frozen, self.rows, key, index, cond)
+
     def draw(self, params: Tree, frozen: dict[str, Tree], **asked: Any) -> np.ndarray:
         """Returns the images of a call, all in one array [num, h, w, c].
 

@@ -91,6 +91,7 @@ def program(
         mesh=mesh,
         rules=rules,
         shardings=jax.tree.map(lambda x: x.sharding, abstract),
+        compiler=settings.compiler,
     )
     return Program(task, batch, abstract, init, recipe)
 

@@ -5,6 +5,7 @@ An event happens in the step in which the images seen pass a multiple of its cad
 """
 
 import dataclasses
+from typing import Any
 
 from genjax.core.registry import option
 
@@ -31,6 +32,9 @@ class TrainSettings:
     heartbeat: float = option(
         600.0, "seconds without a step after which the run ends, naming who hangs (0: never)"
     )
+    compiler: dict[str, Any] = option(
+        {}, "options of XLA's compiler for the step; xla_tpu_*, xla_gpu_* are for their platform"
+    )
 
     def __post_init__(self):
         _not_negative(self, "images", "heartbeat")
@@ -40,6 +44,9 @@ class TrainSettings:
             raise ValueError("accumulate must be at least 1")
         if self.run_ahead < 1:
             raise ValueError("run_ahead must be at least 1")
+        for name, value in self.compiler.items():
+            if not isinstance(value, bool | int | float | str):
+                raise ValueError(f"compiler.{name}: {value!r} is no flag, number or word")
 
 
 @dataclasses.dataclass(frozen=True)

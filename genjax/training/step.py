@@ -17,7 +17,7 @@ from genjax.core import keys
 from genjax.core.arrays import Array, Tree
 from genjax.core.tree import by_rules
 from genjax.core.types import Aux, Player, Progress, TrainState, View, pytree
-from genjax.parallel import Rules, batch_parts, batch_sharding, replicated, using
+from genjax.parallel import Rules, batch_parts, batch_sharding, options_for, replicated, using
 from genjax.training import guard
 from genjax.training.ema import update as update_ema
 from genjax.training.state import optimizer_of
@@ -36,7 +36,8 @@ class Recipe:
     """What all steps of a run have in common.
 
     `players`: all of them; `transforms`: optimiser name -> transformation; `emas`: name -> decay
-    law; `batch`: global images of the main stream a step; `shardings`: those of the state.
+    law; `batch`: global images of the main stream a step; `shardings`: those of the state;
+    `compiler`: options of XLA's compiler.
     """
 
     players: tuple[Player, ...]
@@ -47,6 +48,7 @@ class Recipe:
     mesh: Mesh
     rules: Rules
     shardings: TrainState
+    compiler: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def make_step(recipe: Recipe, players: tuple[Player, ...]):
@@ -71,7 +73,8 @@ def make_step(recipe: Recipe, players: tuple[Player, ...]):
         return state, report
 
     out = (recipe.shardings, replicated(recipe.mesh))
-    return jax.jit(step, donate_argnums=0, out_shardings=out)
+    options = options_for(recipe.mesh, recipe.compiler) or None
+    return jax.jit(step, donate_argnums=0, out_shardings=out, compiler_options=options)
 
 
 def _act(

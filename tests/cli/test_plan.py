@@ -16,7 +16,8 @@ from genjax.cli.config import read_file, resolve
 from genjax.cli.main import main
 from genjax.cli.plan import mesh_sizes
 from genjax.cli.plan_text import describe
-from genjax.cli.planning import plan, usual
+from genjax.cli.plan_works import usual
+from genjax.cli.planning import plan
 from genjax.core.errors import UserError
 from genjax.core.types import Player
 from genjax.parallel import aot, flops
@@ -70,6 +71,9 @@ def test_mesh_flag():
         (["--topology", "h100:8", "--search", "speed"], "--search speed"),
         (["--topology", "h100:8", "--config.task.model.width=130"], "width"),
         (["--topology", "h100:8", "--json", "/nowhere/x.json"], "--json"),
+        (["--topology", "h100:8", "--what", "train", "--batch", "8"], "--batch"),
+        (["--topology", "h100:8", "--what", "sample", "--search", "mesh"], "--search"),
+        (["--topology", "h100:8", "--what", "dream"], "--what dream"),
         ([], "--topology"),
     ],
 )
@@ -88,6 +92,11 @@ def test_without_libtpu_it_says_what_to_install(monkeypatch):
 def test_the_compilers_complaint_is_read():
     said = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm."
     assert aot.exceeded(said) == 20.5 * 2**30
+    said = (
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+        "temporaries (110.40G) exceeds available HBM (95.74G)."
+    )
+    assert aot.exceeded(said) == 110.4 * 2**30
     assert aot.exceeded("INTERNAL: something else") is None
 
 
@@ -160,6 +169,51 @@ def test_a_plan_for_gpus_from_the_lowered_program():
     json.dumps(found)
     text = "\n".join(describe({"config": "x", "cost": 3.0, **found}))
     assert "missing" in text and "cost 3" in text
+
+
+def test_a_plan_of_samples_counts_every_evaluation():
+    topology = aot.parse_topology("h100:8")
+    run = tiny(("mesh.fsdp", "8"), ("mesh.data", "1"), ("task.sampler.steps", "6"))
+    found = plan(run, topology, jax.devices("cpu")[:8], "sample", 10)
+    assert found["batch"] == 16 and found["players"] == []  # rounded up to the devices
+    network = 6 * 16 * run.task.forward_flops()
+    decoder = found["program_flops"] - network
+    # Beside six passes of the network, one of the decoder: more than 0.5 TFLOP an image.
+    assert 16 * 0.5e12 < decoder < 16 * 3e12
+    assert found["state_bytes"].keys() == {"parameters", "frozen"}
+    assert found["calls"] == 1 and found["images_per_second"] > 0
+    assert "1,000 take" in "\n".join(describe({"config": "x", **found}))
+    json.dumps(found)
+
+
+PARTI = [
+    ("task.model.width", "64"),
+    ("task.model.hidden", "256"),
+    ("task.model.depth", "3"),
+    ("task.model.encoder_depth", "1"),
+    ("task.model.heads", "8"),
+    ("mesh.data", "2"),
+    ("mesh.fsdp", "1"),
+    ("mesh.tensor", "4"),
+]
+
+
+def test_a_plan_of_a_decoding_step_spreads_the_cache():
+    topology = aot.parse_topology("h100:8")
+    full = resolve(read_file(str(ROOT / "configs/parti/parti.py:350M")), PARTI, schema.expand_run)
+    run = schema.build_run(full)
+    found = plan(run, topology, jax.devices("cpu")[:8], "decode", 16)
+    model = run.task.model
+    slots, rows = len(model.seen), 2 * 16  # each image and its null
+    cache = 2 * model.depth * rows * (slots + model.text_length) * model.width * 2  # bfloat16
+    beside = 16 * 1024 * 4 + rows * (model.width * 4 + model.text_length)  # codes, start, padding
+    assert found["state_bytes"]["cache"] == cache / 8 + beside / 2
+    assert found["calls"] == 1024 and found["what"] == "decode"
+    # A 1024th of a pass over an image, without what attention sees of codes out of the ring.
+    whole = rows * run.task.forward_flops() / 1024
+    assert 0.5 * whole < found["program_flops"] < 1.1 * whole
+    with pytest.raises(UserError, match="--what decode"):
+        plan(tiny(), topology, jax.devices("cpu")[:8], "decode")
 
 
 def test_the_published_flops():
