@@ -30,7 +30,7 @@ def made(**changes):
     """A tiny network with parameters so large that every part matters."""
     model = Parti(**{**TINY, **changes})
     cond = {"tokens": TEXT} if model.vocab else None
-    params = nn.unbox(model.init(jax.random.key(0), CODES, cond))["params"]
+    params = nn.unbox(jax.jit(model.init)(jax.random.key(0), CODES, cond))["params"]
     leaves, treedef = jax.tree.flatten(params)
     noise = [jax.random.normal(jax.random.key(i), x.shape) for i, x in enumerate(leaves)]
     return model, treedef.unflatten([x + 0.3 * z for x, z in zip(leaves, noise)]), cond
@@ -88,6 +88,7 @@ def test_mask_by_its_definition():
 def test_logits_see_what_they_may_and_nothing_else(pattern):
     model, params, cond = made(pattern=pattern, depth=1)
 
+    @jax.jit
     def logits(codes):
         return model.apply({"params": params}, codes, cond)[0]
 
