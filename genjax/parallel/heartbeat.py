@@ -22,6 +22,7 @@ from typing import Any
 import jax
 
 from genjax.core.errors import Diverged
+from genjax.parallel import coordination
 
 EXIT_CODE = 1
 # JAX speaks after 100 s, in many lines and without the host's name: this is before it.
@@ -79,7 +80,7 @@ class Heartbeat:
         self._limit = limit
         self._tick = min(limit, SILENCE) / 16
         self._me, self._count = jax.process_index(), jax.process_count()
-        self._client: Any = _client() if self._count > 1 else None
+        self._client: Any = coordination.client() if self._count > 1 else None
         self._place: tuple[int, str] = (0, ASIDE)
         self._ended = threading.Event()
         self._ticks = 0
@@ -184,7 +185,8 @@ class Heartbeat:
         mute = min(self._limit, SILENCE)
         if (self._ticks - self._answered) * self._tick <= mute:
             return None
-        return f"process 0 (host {_coordinator()}) hangs or is dead: no answer for {mute:g} s"
+        host = coordination.coordinator()
+        return f"process 0 (host {host}) hangs or is dead: no answer for {mute:g} s"
 
     def _tell(self, line: str) -> None:
         self._client.key_value_set(f"{_VERDICT}{self._me}", line, allow_overwrite=True)
@@ -198,15 +200,3 @@ class Heartbeat:
         # Process 0 holds the coordination service, at whose end JAX ends the others: time to read.
         time.sleep(3 * self._tick if self._client and not self._me else 0)
         os._exit(EXIT_CODE)  # the main thread waits where no exception reaches it
-
-
-def _client() -> Any:
-    from jax._src import distributed  # JAX has no public way to its coordination service
-
-    return distributed.global_state.client
-
-
-def _coordinator() -> str:
-    from jax._src import distributed
-
-    return (distributed.global_state.coordinator_address or "").rpartition(":")[0]

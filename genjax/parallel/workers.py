@@ -12,9 +12,9 @@ from importlib import metadata
 from typing import Any
 
 import jax
-from jax._src import distributed  # its key-value store has no public name
 
 from genjax.core.errors import UserError
+from genjax.parallel import coordination
 
 CLOCKS_APART = 30.0  # seconds; loaded machines leave a barrier within a few
 PATIENCE = 300_000  # milliseconds, as for joining the run
@@ -35,7 +35,7 @@ def check_workers() -> None:
     devices are touched, their number and kind afterwards. Raises the same `UserError` on every
     worker, naming those that differ from most.
     """
-    client: Any = distributed.global_state.client
+    client = coordination.client()
     client.wait_at_barrier("genjax/start", PATIENCE)
     found = {"host": socket.gethostname(), "clock": time.time()} | _versions()
     _compare(client, "versions", found)
@@ -44,8 +44,8 @@ def check_workers() -> None:
 
 
 def _compare(client: Any, name: str, mine: Mapping) -> None:
-    folder, process = f"genjax/{name}", distributed.global_state.process_id
-    client.key_value_set(f"{folder}/{process}", json.dumps(mine))
+    folder = f"genjax/{name}"
+    client.key_value_set(f"{folder}/{coordination.process()}", json.dumps(mine))
     client.wait_at_barrier(folder, PATIENCE)
     # One request for all: a pod has a thousand workers, and each wants to know of each.
     found = {
