@@ -4,6 +4,7 @@ Plain `ml_collections` flags answer a wrong key with a traceback; here every mis
 `UserError` that names the key. The schema is `genjax.cli.schema.Run`.
 """
 
+import argparse
 import ast
 import importlib.util
 import sys
@@ -14,6 +15,13 @@ from typing import Any
 from genjax.core.errors import UserError
 
 _WORDS = {"true": True, "false": False, "null": None, "none": None}
+
+
+def must_have(args: argparse.Namespace, *flags: str) -> None:
+    """Raises `UserError` naming the first of the flags that the command line does not give."""
+    for flag in flags:
+        if not getattr(args, flag):
+            raise UserError(f"--{flag}: must be given (see genjax {args.argv[0]} --help)")
 
 
 def read_file(spec: str) -> dict:

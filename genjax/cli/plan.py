@@ -35,13 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the plan and writes it as JSON; returns 0 whether or not it fits."""
     from genjax.cli import schema
-    from genjax.cli.config import read_file, resolve
+    from genjax.cli.config import must_have, read_file, resolve
     from genjax.cli.plan_text import describe
     from genjax.parallel import aot
 
-    for flag in ("config", "topology"):
-        if not getattr(args, flag):
-            raise UserError(f"--{flag}: must be given (see genjax plan --help)")
+    must_have(args, "config", "topology")
     wanted = tuple(filter(None, args.search.split(",")))
     for name in wanted:
         if name not in SEARCHES:

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     import jax
 
     from genjax.checkpoint import Workdir
-    from genjax.cli.config import read_file, resolve
+    from genjax.cli.config import must_have, read_file, resolve
     from genjax.cli.schema import describe
     from genjax.cli.trials import SearchRun, Trials
     from genjax.core.registry import construct, expand
@@ -45,9 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if args.help_config:
         print("\n".join(describe(SearchRun)))
         return 0
-    for flag in ("config", "workdir"):
-        if not getattr(args, flag):
-            raise UserError(f"--{flag}: must be given (see genjax search --help)")
+    must_have(args, "config", "workdir")
     if args.export and not Path(args.export).resolve().parent.is_dir():
         raise UserError(f"--export: there is no folder {Path(args.export).parent}; make it first")
     full = resolve(read_file(args.config), args.overrides, lambda c: expand(SearchRun, c, "config"))

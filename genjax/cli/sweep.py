@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs, emits or only fits; returns 0, or 1 where a run failed that may be tried again."""
     from genjax.checkpoint import Workdir
     from genjax.cli import sweep_jobs
-    from genjax.cli.config import read_file, resolve
+    from genjax.cli.config import must_have, read_file, resolve
     from genjax.cli.schema import describe
     from genjax.cli.sweeping import Sweep, SweepRun, table
     from genjax.core.registry import construct, expand
@@ -42,9 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.help_config:
         print("\n".join(describe(SweepRun)))
         return 0
-    for flag in ("config", "workdir"):
-        if not getattr(args, flag):
-            raise UserError(f"--{flag}: must be given (see genjax sweep --help)")
+    must_have(args, "config", "workdir")
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: give a positive number")
     if sum(map(bool, (args.emit, args.fit, args.dry_run))) > 1:

@@ -169,15 +169,11 @@ class Sweep:
 def _overrides(
     settings: SweepRun, size: str, images: int, rates: Mapping[str, Any] = MappingProxyType({})
 ) -> tuple[tuple[str, str], ...]:
-    """Returns the flags of a run: common changes, the size's, `rates`, and what its images set.
-
-    Names of choices come first: they drop the fields of the former choice.
-    """
+    """Returns the flags of a run: common changes, the size's, `rates`, and what its images set."""
     found = flat(settings.changes) | flat(settings.sizes[size]) | dict(rates)
     found |= {key: max(int(share * images), 1) for key, share in flat(settings.shares).items()}
     found["train.images"] = images
-    ordered = sorted(found.items(), key=lambda item: (not item[0].endswith(".name"), item[0]))
-    return tuple((key, _spelled(key, value)) for key, value in ordered)
+    return tuple((key, _spelled(key, value)) for key, value in sorted(found.items()))
 
 
 def _spelled(key: str, value: Any) -> str:

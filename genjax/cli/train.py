@@ -24,14 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains until the config's images have been seen; returns 0."""
     from genjax.cli import schema
-    from genjax.cli.config import read_file, resolve
+    from genjax.cli.config import must_have, read_file, resolve
 
     if args.help_config:
         print("\n".join(schema.describe()))
         return 0
-    for flag in ("config", "workdir"):
-        if not getattr(args, flag):
-            raise UserError(f"--{flag}: must be given (see genjax train --help)")
+    must_have(args, "config", "workdir")
     full = resolve(read_file(args.config), args.overrides, schema.expand_run)
     train(schema.build_run(full), full, args.workdir, args.argv)
     return 0
