@@ -64,8 +64,12 @@ def _png(figure: Any, axes: Any) -> bytes:
         figure.legend(frameon=False, fontsize=7, loc="outside right upper")
     else:
         axes.legend(frameon=False, fontsize=8)
+    return _saved(figure, "png")
+
+
+def _saved(figure: Any, kind: str) -> bytes:
     out = BytesIO()
-    figure.savefig(out, format="png")
+    figure.savefig(out, format=kind)
     return out.getvalue()
 
 
@@ -108,9 +112,7 @@ def laws(found: Mapping[str, Any], kind: str = "png") -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
         if axes.get_legend_handles_labels()[1]:
             axes.legend(frameon=False, fontsize=7)
-    out = BytesIO()
-    figure.savefig(out, format=kind)
-    return out.getvalue()
+    return _saved(figure, kind)
 
 
 def _loss_over_size(axes: Any, found: Mapping[str, Any], law: Law | None) -> None:
