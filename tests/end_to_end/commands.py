@@ -47,6 +47,18 @@ def genjax(*args, devices: int = 1, timeout: float = 600, **options) -> subproce
     )
 
 
+def started(*command, until: str, **env: str) -> subprocess.Popen:
+    """Returns the running command after a line of its stderr that begins with `until`."""
+    process = subprocess.Popen(
+        list(command), env=environment() | env, cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(until):
+            break
+    return process
+
+
 def train_args(workdir, **overrides) -> list[str]:
     """Returns the arguments of a tiny training run; overrides use "__" for dots."""
     changed = {k.replace("__", "."): v for k, v in overrides.items()}

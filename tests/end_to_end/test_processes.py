@@ -3,14 +3,13 @@
 import re
 import shutil
 import signal
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 
 from genjax.training.writers import read_metrics
-from tests.end_to_end.commands import ROOT, environment, genjax, genjax_processes, train_args
+from tests.end_to_end.commands import genjax, genjax_processes, started, train_args
 
 pytestmark = pytest.mark.slow
 
@@ -106,17 +105,11 @@ def test_samples_do_not_depend_on_devices_processes_and_batch(alone, tmp_path):
 
 def test_sigterm_saves_and_the_next_call_resumes(alone, tmp_path):
     workdir = tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "genjax.cli.main", *train_args(workdir, **length(100_000))],
-        env=environment(),
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
+    process = started(
+        *(sys.executable, "-m", "genjax.cli.main"),
+        *train_args(workdir, **length(100_000)),
+        until="step 5 ",
     )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("step 5 "):
-            break
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 143, said

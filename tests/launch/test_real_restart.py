@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from genjax.training.writers import read_metrics
-from tests.end_to_end.commands import ROOT, environment, genjax, train_args
+from tests.end_to_end.commands import genjax, started, train_args
 
 pytestmark = pytest.mark.slow
 
@@ -21,20 +21,12 @@ def steps(workdir):
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
     assert genjax(*train_args(tmp_path / "calm", **LENGTH)).returncode == 0
-    run = subprocess.Popen(
-        [
-            *("bash", "launch/with_restarts.sh", sys.executable, "-m", "genjax.cli.main"),
-            *train_args(tmp_path / "killed", **LENGTH),
-        ],
-        env=environment() | {"GENJAX_BACKOFF": "1"},
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
+    run = started(
+        *("bash", "launch/with_restarts.sh", sys.executable, "-m", "genjax.cli.main"),
+        *train_args(tmp_path / "killed", **LENGTH),
+        until="step 200 ",
+        GENJAX_BACKOFF="1",
     )
-    assert run.stderr is not None
-    for line in run.stderr:
-        if line.startswith("step 200 "):
-            break
     children = f"/proc/{run.pid}/task/{run.pid}/children"
     with open(children) as file:
         subprocess.run(["kill", "-9", *file.read().split()], check=True)
